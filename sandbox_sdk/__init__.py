@@ -1,0 +1,1 @@
+"""Isolated sandboxes and tracked LLM experiments, async and blocking."""

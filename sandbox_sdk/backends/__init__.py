@@ -1,0 +1,1 @@
+"""Where sandboxes live: lifecycle calls, and one channel of frames to each."""

@@ -1,0 +1,1 @@
+"""Many sandboxes on this machine."""

@@ -1,0 +1,359 @@
+"""Every exception of the SDK, under one root.
+
+    SandboxError
+    ├── ConfigError (ValueError)            what the caller wrote is wrong
+    ├── SandboxNotFound (LookupError)       no sandbox, run or model file of that name
+    ├── SandboxBusy                         another live process holds the sandbox
+    ├── SandboxClosed                       used after ``cleanup()``, ``delete`` or ``close()``
+    ├── SandboxEnded                        a running sandbox ended, with how it ended
+    │   ├── LifetimeExceeded (TimeoutError)     its ``timeout``
+    │   └── IdleTimeout (TimeoutError)          its ``idle_timeout``
+    ├── CommandFailed                       raised by ``check()`` of a command's or code's result
+    │   └── CallTimeout (TimeoutError)          that call's own ``timeout``
+    ├── FileError (OSError)                 a file operation inside the sandbox failed
+    ├── IsolationError (PermissionError)    a promised wall cannot be had on this host
+    ├── LaunchError                         a launcher or sandbox did not start
+    ├── ProtocolError                       bytes from a sandbox broke the protocol
+    ├── StateError (OSError)                the state folder could not be read or written
+    ├── ExportError (OSError)               results could not be exported
+    └── ModelError                          a model call failed
+        ├── ModelAuthError (PermissionError)    no key, or one that was refused
+        ├── ModelNotFound (LookupError)         unknown, retired or not installed
+        ├── ModelUnavailable (ConnectionError)  nothing answered at the address
+        ├── ModelTimeout (TimeoutError)         no complete answer in time
+        ├── ModelRateLimited                    refused for load or quota
+        └── UnsupportedParameter (ValueError)   the model refuses a parameter
+
+Each class has a stable ``code``; ``sandbox_sdk.wire`` holds the closed table back from a code to
+its class. The message says what happened, why, and what to do. All classes survive pickling: the
+message is the only positional argument, the facts are keyword attributes with defaults.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from sandbox_sdk.values import Ended, Wall
+
+
+class SandboxError(Exception):
+    """The root of every error that the SDK raises on purpose.
+
+    Attributes:
+        code: A stable word for logs, the wire and programs.
+        message: What happened, why, and what to do.
+        sandbox_id: The sandbox it is about, where there is one.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, sandbox_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sandbox_id = sandbox_id
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(SandboxError, ValueError):
+    """What the caller wrote is wrong; nothing was created.
+
+    Attributes:
+        faults: One line per fault, each beginning with the field's path.
+    """
+
+    code = "config"
+
+    def __init__(self, message: str, *, faults: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
+
+
+class SandboxNotFound(SandboxError, LookupError):
+    """There is no sandbox, or no run, with this id in the state folder."""
+
+    code = "not_found"
+
+
+class SandboxBusy(SandboxError):
+    """Another live process holds the sandbox.
+
+    Attributes:
+        owner_pid: The process that holds it.
+    """
+
+    code = "busy"
+
+    def __init__(
+        self, message: str, *, sandbox_id: str | None = None, owner_pid: int | None = None
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.owner_pid = owner_pid
+
+
+class SandboxClosed(SandboxError):
+    """The sandbox was cleaned up or deleted, or its client was closed."""
+
+    code = "closed"
+
+
+class SandboxEnded(SandboxError):
+    """A running sandbox ended before or during the call.
+
+    Attributes:
+        ended: How it ended, decided by the host.
+    """
+
+    code = "sandbox_ended"
+
+    def __init__(
+        self, message: str, *, sandbox_id: str | None = None, ended: Ended | None = None
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.ended = ended
+
+
+class LifetimeExceeded(SandboxEnded, TimeoutError):
+    """The sandbox lived as long as its ``timeout`` allows."""
+
+    code = "lifetime_exceeded"
+
+
+class IdleTimeout(SandboxEnded, TimeoutError):
+    """The sandbox had no call for as long as its ``idle_timeout`` allows."""
+
+    code = "idle_timeout"
+
+
+class CommandFailed(SandboxError):
+    """A command or code did not end well; raised by ``check()`` of its result only.
+
+    Attributes:
+        ended: How it ended.
+        stdout: What it wrote to standard output, as text.
+        stderr: What it wrote to standard error, as text.
+    """
+
+    code = "command_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sandbox_id: str | None = None,
+        ended: Ended | None = None,
+        stdout: str = "",
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.ended = ended
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CallTimeout(CommandFailed, TimeoutError):
+    """A command or code ran longer than its call's ``timeout``; its processes were killed."""
+
+    code = "call_timeout"
+
+
+class FileError(SandboxError, OSError):
+    """A file operation inside the sandbox failed.
+
+    Attributes:
+        path: The path inside the sandbox.
+        errno: The kernel's error number, for example ``errno.ENOENT``.
+    """
+
+    code = "file"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sandbox_id: str | None = None,
+        path: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.path = path
+        self.errno = errno
+
+
+class IsolationError(SandboxError, PermissionError):
+    """A wall that the security level promises cannot be had on this host.
+
+    Attributes:
+        level: The security level that was asked for.
+        walls: The missing walls, each with the reason and the fix.
+    """
+
+    code = "isolation"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sandbox_id: str | None = None,
+        level: str | None = None,
+        walls: tuple[Wall, ...] = (),
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.level = level
+        self.walls = walls
+
+
+class LaunchError(SandboxError):
+    """The launcher or a sandbox did not start, or did not report in time."""
+
+    code = "launch"
+
+
+class ProtocolError(SandboxError):
+    """Bytes that came out of a sandbox broke the protocol; the sandbox was ended."""
+
+    code = "protocol"
+
+
+class StateError(SandboxError, OSError):
+    """The state folder could not be read or written: disk full, damaged, or not allowed.
+
+    Attributes:
+        errno: The kernel's error number, where there is one.
+    """
+
+    code = "state"
+
+    def __init__(
+        self, message: str, *, sandbox_id: str | None = None, errno: int | None = None
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.errno = errno
+
+
+class ExportError(SandboxError, OSError):
+    """Results could not be exported; what stood at the target is unchanged.
+
+    Attributes:
+        path: The target.
+    """
+
+    code = "export"
+
+    def __init__(
+        self, message: str, *, sandbox_id: str | None = None, path: str | None = None
+    ) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.path = path
+
+
+class ModelError(SandboxError):
+    """A model call failed.
+
+    Attributes:
+        model: The model as it was asked for.
+        provider_status: The HTTP status, where there is one.
+        request_id: The provider's id of the request, where there is one.
+        retryable: Whether the same call may succeed later.
+    """
+
+    code = "model"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        provider_status: int | None = None,
+        request_id: str | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.provider_status = provider_status
+        self.request_id = request_id
+        self.retryable = retryable
+
+
+class ModelAuthError(ModelError, PermissionError):
+    """There is no key for the model, or the provider refused it."""
+
+    code = "model_auth"
+
+
+class ModelNotFound(ModelError, LookupError):
+    """The model is unknown, retired, or not installed."""
+
+    code = "model_not_found"
+
+
+class ModelUnavailable(ModelError, ConnectionError):
+    """Nothing answered at the model's address, or the connection broke."""
+
+    code = "model_unavailable"
+
+
+class ModelTimeout(ModelError, TimeoutError):
+    """The model gave no complete answer within the attempt's time."""
+
+    code = "model_timeout"
+
+
+class ModelRateLimited(ModelError):
+    """The provider refused the call for load or quota.
+
+    Attributes:
+        retry_after: Seconds the provider asked to wait, where it said so.
+    """
+
+    code = "model_rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        provider_status: int | None = None,
+        request_id: str | None = None,
+        retryable: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            model=model,
+            provider_status=provider_status,
+            request_id=request_id,
+            retryable=retryable,
+        )
+        self.retry_after = retry_after
+
+
+class UnsupportedParameter(ModelError, ValueError):
+    """The model refuses a parameter that was sent.
+
+    Attributes:
+        parameter: Its name.
+    """
+
+    code = "unsupported_parameter"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        provider_status: int | None = None,
+        request_id: str | None = None,
+        retryable: bool = False,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            model=model,
+            provider_status=provider_status,
+            request_id=request_id,
+            retryable=retryable,
+        )
+        self.parameter = parameter

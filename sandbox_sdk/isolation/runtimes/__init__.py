@@ -1,0 +1,1 @@
+"""The ways to build one sandbox; none knows another."""

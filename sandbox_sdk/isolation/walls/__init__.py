@@ -1,0 +1,1 @@
+"""The walls, one kernel word per module: standard library and ctypes only."""
