@@ -56,6 +56,13 @@ class SandboxError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError keeps errno outside __dict__, where its own __reduce__ forgets it.
+        facts = self.__dict__
+        if isinstance(self, OSError):
+            facts = {**facts, "errno": self.errno}
+        return type(self), (self.message,), facts
+
 
 class ConfigError(SandboxError, ValueError):
     """What the caller wrote is wrong; nothing was created.

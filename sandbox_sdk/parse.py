@@ -1,0 +1,284 @@
+"""Read the plain fields that users write: sizes, counts, cores, seconds, words.
+
+Every function takes the value and the path it stands at, and raises a ``ConfigError`` whose one
+fault begins with that path. ``Faults`` collects them, so that a user sees all at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any, get_args
+
+import attrs
+
+from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.values import KIB, MIB, Resources, SecurityLevel
+
+LARGEST_SIZE = 2**53
+"""The largest size in bytes that every JSON reader keeps exactly."""
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
+}
+_SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,16})?) ?([a-z]*)", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,16})?")
+
+
+def fault(path: str, what: str) -> ConfigError:
+    """Return the error for one fault; the caller raises it."""
+    line = f"{path}: {what}"
+    return ConfigError(line, faults=(line,))
+
+
+class Faults:
+    """Collects faults, so that all are reported in one error."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, path: str, what: str) -> None:
+        """Note one fault."""
+        self._lines.append(f"{path}: {what}")
+
+    @contextmanager
+    def collect(self, source: str = "") -> Generator[None]:
+        """Note the faults of a ``ConfigError`` raised inside, each with where it was written."""
+        try:
+            yield
+        except ConfigError as error:
+            suffix = f" (from {source})" if source else ""
+            self._lines.extend(line + suffix for line in error.faults or (str(error),))
+
+    def check(self) -> None:
+        """Go on if there was no fault.
+
+        Raises:
+            ConfigError: There was one, or several.
+        """
+        if not self._lines:
+            return
+        if len(self._lines) == 1:
+            raise ConfigError(self._lines[0], faults=tuple(self._lines))
+        listed = "".join(f"\n  {line}" for line in self._lines)
+        raise ConfigError(f"{len(self._lines)} faults:{listed}", faults=tuple(self._lines))
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean "x"?`` for a misspelt word, or the words there are."""
+    # Imported on use: only a mistake needs it.
+    from difflib import get_close_matches
+
+    words = sorted(known)
+    close = get_close_matches(word.lower(), words, n=1)
+    return f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(words)}"
+
+
+def describe(value: object) -> str:
+    """Return a short description of a wrong value that is not a secret."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str | int | float):
+        text = repr(value) if not isinstance(value, int) or abs(value) < 2**64 else "a huge number"
+        return text if len(text) <= 60 else f"{text[:50]}..."
+    # Never repr() of a container: YAML aliases can make it endless.
+    return f"a {type(value).__name__}"
+
+
+def parse_size(value: object, path: str) -> int:
+    """Return a size in bytes.
+
+    A size is a whole number of bytes, or text: a decimal number, at most one space, and a unit in
+    any case. ``B`` or no unit is bytes; ``kB``, ``MB``, ``GB``, ``TB`` are powers of 1000;
+    ``KiB``, ``MiB``, ``GiB``, ``TiB`` are powers of 1024. A fraction of a byte is dropped. ``2G``
+    and ``2Gi`` are refused: elsewhere they mean one or the other.
+
+    Raises:
+        ConfigError: It is not a size, is below one byte, or above 2**53.
+    """
+    size: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        number, unit = match.groups()
+        scale = _UNITS.get(unit.lower())
+        if scale is None:
+            raise fault(path, f'unknown unit in {describe(value)}; write for example "2GB", "2GiB"')
+        size = int(Fraction(number) * scale)
+    if size is None:
+        wanted = 'a size such as "512MiB", "2GB" or a whole number of bytes'
+        raise fault(path, f"must be {wanted}, not {describe(value)}")
+    if not 1 <= size <= LARGEST_SIZE:
+        raise fault(path, f"must be from 1 byte to 2**53 bytes, not {describe(value)}")
+    return size
+
+
+def parse_count(value: object, path: str) -> int:
+    """Return a whole number; text of digits is one too.
+
+    Raises:
+        ConfigError: It is not a whole number of at least 1.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,16}", value.strip()):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise fault(path, f"must be a whole number of at least 1, not {describe(value)}")
+    return value
+
+
+def parse_number(value: object, path: str, what: str = "a number above 0") -> float:
+    """Return a finite number above 0; text such as ``"0.5"`` is one too.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    # NaN fails every comparison; infinity and integers beyond any float fail the second.
+    match value:
+        case bool():
+            pass
+        case int() | float() if 0 < value < LARGEST_SIZE:
+            return float(value)
+        case _:
+            pass
+    raise fault(path, f"must be {what}, not {describe(value)}")
+
+
+def parse_seconds(value: object, path: str) -> float | None:
+    """Return a duration in seconds, or ``None`` for no bound (nothing, or the word ``none``).
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    return parse_number(value, path, "a finite number of seconds above 0")
+
+
+def parse_flag(value: object, path: str) -> bool:
+    """Return a yes or no.
+
+    Raises:
+        ConfigError: It is neither true nor false.
+    """
+    if isinstance(value, str):
+        words = {"true": True, "yes": True, "on": True, "1": True}
+        words |= {"false": False, "no": False, "off": False, "0": False}
+        value = words.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        raise fault(path, f"must be true or false, not {describe(value)}")
+    return value
+
+
+def parse_text(value: object, path: str) -> str:
+    """Return text that is not empty. A wrong value is not shown: it may be a secret.
+
+    Raises:
+        ConfigError: It is not text, is empty, or holds control characters.
+    """
+    if not isinstance(value, str):
+        raise fault(path, f"must be text, not a {type(value).__name__}; put it in quotes")
+    text = value.strip()
+    if not text or not text.isprintable():
+        raise fault(path, "must be text of at least one character, without control characters")
+    return text
+
+
+def parse_level(value: object, path: str) -> SecurityLevel:
+    """Return a security level.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    levels: tuple[SecurityLevel, ...] = get_args(SecurityLevel)
+    for level in levels:
+        if value == level:
+            return level
+    hint = suggestion(value, levels) if isinstance(value, str) else f"; known are {levels}"
+    raise fault(path, f"no security level {describe(value)}{hint}")
+
+
+def parse_mapping(value: object, path: str) -> Mapping[str, object]:
+    """Return a mapping whose keys are text; ``None`` is an empty one.
+
+    Raises:
+        ConfigError: It is not a mapping, or a key is not text.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise fault(path, f"must be a mapping of names to values, not {describe(value)}")
+    checked: dict[str, object] = {}
+    # Whatever the mapping holds is checked here.
+    for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(key, str):
+            raise fault(path, f"every name must be text, not {describe(key)}")  # pyright: ignore[reportUnknownArgumentType]
+        checked[key] = item
+    return checked
+
+
+@attrs.frozen
+class _Resource:
+    field: str
+    parse: Callable[[object, str], float]
+    least: float
+    most: float
+    least_text: str
+
+
+_RESOURCES = {
+    "memory": _Resource("memory_bytes", parse_size, 32 * MIB, LARGEST_SIZE, "32MiB"),
+    "cpu": _Resource("cpu", parse_number, 0.01, 1024, "0.01"),
+    "pids": _Resource("pids", parse_count, 4, 2**22, "4"),
+    "disk": _Resource("disk_bytes", parse_size, MIB, LARGEST_SIZE, "1MiB"),
+    "disk_files": _Resource("disk_files", parse_count, 16, 2**31, "16"),
+    "tmp": _Resource("tmp_bytes", parse_size, 64 * KIB, LARGEST_SIZE, "64KiB"),
+    "file_size": _Resource("file_size_bytes", parse_size, 4 * KIB, LARGEST_SIZE, "4KiB"),
+    "open_files": _Resource("open_files", parse_count, 16, 2**20, "16"),
+    "output": _Resource("output_bytes", parse_size, KIB, LARGEST_SIZE, "1KiB"),
+}
+
+RESOURCE_KEYS = tuple(_RESOURCES)
+"""The names that ``resources`` and ``default_resources`` may hold."""
+
+
+# Any: each rule gives its field's own type, which the table cannot say.
+def parse_resource(key: str, value: object, path: str) -> dict[str, Any]:
+    """Return one field of ``Resources`` with its value, within what a sandbox can live on.
+
+    Raises:
+        ConfigError: The value is not of its kind, too small or too large.
+    """
+    rule = _RESOURCES[key]
+    number = rule.parse(value, path)
+    if number < rule.least:
+        raise fault(path, f"must be at least {rule.least_text}, not {describe(value)}")
+    if number > rule.most:
+        raise fault(path, f"must be at most {rule.most:g}, not {describe(value)}")
+    return {rule.field: number}
+
+
+def parse_resources(value: object, defaults: Resources, path: str = "resources") -> Resources:
+    """Return the defaults with what the mapping (or a ``Resources`` value) says instead.
+
+    Raises:
+        ConfigError: A name is unknown or a value wrong; all faults at once.
+    """
+    if isinstance(value, Resources):
+        value = {key: getattr(value, rule.field) for key, rule in _RESOURCES.items()}
+    faults = Faults()
+    fields: dict[str, Any] = {}
+    for key, item in parse_mapping(value, path).items():
+        if key not in _RESOURCES:
+            faults.add(f"{path}.{key}", f"unknown{suggestion(key, RESOURCE_KEYS)}")
+            continue
+        with faults.collect():
+            fields |= parse_resource(key, item, f"{path}.{key}")
+    faults.check()
+    return attrs.evolve(defaults, **fields)
