@@ -206,10 +206,8 @@ _HOOKS: Mapping[type, Callable[[Any, Any], Any]] = {
 
 # Any: what JSON holds is checked element by element by the hooks below these two.
 def _require_mapping(data: Any) -> Mapping[str, Any]:
-    if isinstance(data, Mapping):
-        checked = cast("Mapping[Any, Any]", data)
-        if all(isinstance(key, str) for key in checked):
-            return checked
+    if issubclass(type(data), Mapping) and all(isinstance(key, str) for key in data):
+        return cast("Mapping[str, Any]", data)
     raise ValueError(f"must be a mapping of names to values, not a {type(data).__name__}")
 
 

@@ -1,0 +1,146 @@
+"""What a store of records offers, whatever keeps them, and the values it deals in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+from sandbox_sdk.values import Ended, SandboxInfo, SandboxState
+
+
+@attrs.frozen(kw_only=True)
+class Lease:
+    """The right to run one sandbox, held by one live owner.
+
+    It needs no renewal: it lasts as long as its owner's process, or until it is released.
+
+    Attributes:
+        sandbox_id: The sandbox.
+        fence: Rises with every new lease; a write under an older one is refused.
+    """
+
+    sandbox_id: str
+    fence: int
+
+
+@attrs.frozen(kw_only=True)
+class DeadLease:
+    """A lease whose owner died without releasing it.
+
+    Attributes:
+        sandbox_id: The sandbox.
+        owner_pid: The process that was its owner.
+        state: Where the sandbox was in its life.
+        internal: Whether the SDK made it for itself.
+    """
+
+    sandbox_id: str
+    owner_pid: int
+    state: SandboxState
+    internal: bool
+
+
+class Store(Protocol):
+    """Records of sandboxes, leases and runs. Every write is durable when the call returns.
+
+    Any call raises ``StateError`` when the records cannot be read or written, and
+    ``SandboxClosed`` after ``aclose()``. A cancelled write may or may not have been made.
+    """
+
+    async def insert_sandbox(self, info: SandboxInfo) -> None:
+        """Record a new sandbox, its initial files included.
+
+        Raises:
+            ConfigError: There is a sandbox with this id.
+        """
+
+    async def get_sandbox(self, id: str) -> SandboxInfo:
+        """Return a sandbox's record; its ``spec.files`` is empty (see ``initial_files``).
+
+        A record that says ``running`` under a dead owner is returned as ``lost``.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        ...
+
+    async def initial_files(self, id: str) -> Mapping[str, bytes]:
+        """Return the files to write at a sandbox's first set-up.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        ...
+
+    async def list_sandboxes(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:
+        """Return all records, oldest first, without initial files."""
+        ...
+
+    async def update_sandbox(
+        self,
+        lease: Lease,
+        *,
+        state: SandboxState | None = None,
+        started_at: float | None = None,
+        ended: Ended | None = None,
+        release: bool = False,
+    ) -> None:
+        """Change what is not ``None`` of a record, in one step with giving the lease back.
+
+        Raises:
+            SandboxNotFound: The sandbox was deleted.
+            SandboxBusy: The lease is no longer ours.
+        """
+
+    async def delete_sandbox(self, lease: Lease) -> None:
+        """Delete a sandbox's record with its lease, initial files and list of runs.
+
+        Raises:
+            SandboxNotFound: It was deleted before.
+            SandboxBusy: The lease is no longer ours.
+        """
+
+    async def acquire_lease(self, id: str) -> Lease:
+        """Take the right to run a sandbox, from nobody, a dead owner, or this same store.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+            SandboxBusy: A live owner holds it; the error has its pid.
+        """
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens if it is no longer ours."""
+
+    async def dead_leases(self) -> tuple[DeadLease, ...]:
+        """Return the leases whose owner died.
+
+        To clean up after one: acquire its lease, remove what is left, then ``mark_lost``.
+        """
+        ...
+
+    async def mark_lost(self, lease: Lease) -> None:
+        """Record that the former owner of a sandbox died, and give the lease back.
+
+        ``running`` becomes ``lost``; any other state stays.
+
+        Raises:
+            SandboxNotFound: The sandbox was deleted.
+            SandboxBusy: The lease is no longer ours.
+        """
+
+    async def insert_run(self, run_id: str, sandbox_id: str) -> None:
+        """Record that a run belongs to a sandbox.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+        """
+
+    async def list_runs(self, sandbox_id: str) -> tuple[str, ...]:
+        """Return the ids of a sandbox's runs, oldest first; none for an unknown sandbox."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what this store holds and close it; again is nothing."""

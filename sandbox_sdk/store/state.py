@@ -1,0 +1,138 @@
+"""Sandboxes, leases and runs in SQLite, shared safely by several processes of one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from functools import cache, partial
+
+from sandbox_sdk.store import records
+from sandbox_sdk.store.base import DeadLease, Lease
+from sandbox_sdk.store.folders import StateFolders
+from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
+from sandbox_sdk.store.writer import Writer
+from sandbox_sdk.values import Ended, SandboxInfo, SandboxState
+
+
+class SQLiteStore:
+    """The ``Store`` of one state folder; made by ``open``.
+
+    Each store is an owner of leases of its own: two stores of one process exclude each other.
+    """
+
+    def __init__(self, folders: StateFolders, owner: Owner) -> None:
+        self._folders = folders
+        self._owner = owner
+        self._writer = Writer(folders.database)
+        self._descriptor: int | None = None
+
+    @classmethod
+    async def open(cls, folders: StateFolders) -> SQLiteStore:
+        """Open the records of a state folder, and make them if there are none.
+
+        Raises:
+            StateError: They are damaged, of a newer version, or cannot be read or written.
+        """
+        store = cls(folders, Owner.current())
+        await store._writer.start(store._prepare)
+        return store
+
+    @property
+    def owner(self) -> Owner:
+        """What this store writes into the leases that it takes."""
+        return self._owner
+
+    async def insert_sandbox(self, info: SandboxInfo) -> None:
+        """Record a new sandbox; see ``Store.insert_sandbox``."""
+        await self._writer.run(partial(records.insert, info=info), writes=True)
+
+    async def get_sandbox(self, id: str) -> SandboxInfo:
+        """Return a sandbox's record; see ``Store.get_sandbox``."""
+        call = partial(records.get, id=id, lives=self._lives)
+        return await self._writer.run(call, writes=False)
+
+    async def initial_files(self, id: str) -> Mapping[str, bytes]:
+        """Return the files of the first set-up; see ``Store.initial_files``."""
+        return await self._writer.run(partial(records.initial_files, id=id), writes=False)
+
+    async def list_sandboxes(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:
+        """Return all records, oldest first; see ``Store.list_sandboxes``."""
+        # Many records have one owner: ask the kernel once for each.
+        lives = cache(self._lives)
+        call = partial(records.select, lives=lives, include_internal=include_internal)
+        return await self._writer.run(call, writes=False)
+
+    async def update_sandbox(
+        self,
+        lease: Lease,
+        *,
+        state: SandboxState | None = None,
+        started_at: float | None = None,
+        ended: Ended | None = None,
+        release: bool = False,
+    ) -> None:
+        """Change a record under a lease; see ``Store.update_sandbox``."""
+        call = partial(
+            records.update,
+            lease=lease,
+            owner=self._owner,
+            state=state,
+            started_at=started_at,
+            ended=ended,
+            release=release,
+        )
+        await self._writer.run(call, writes=True)
+
+    async def delete_sandbox(self, lease: Lease) -> None:
+        """Delete a record under a lease; see ``Store.delete_sandbox``."""
+        call = partial(records.delete, lease=lease, owner=self._owner)
+        await self._writer.run(call, writes=True)
+
+    async def acquire_lease(self, id: str) -> Lease:
+        """Take the right to run a sandbox; see ``Store.acquire_lease``."""
+        call = partial(records.acquire, id=id, owner=self._owner, lives=self._lives)
+        return await self._writer.run(call, writes=True)
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; see ``Store.release_lease``."""
+        call = partial(records.release, lease=lease, owner=self._owner)
+        await self._writer.run(call, writes=True)
+
+    async def dead_leases(self) -> tuple[DeadLease, ...]:
+        """Return the leases whose owner died; see ``Store.dead_leases``."""
+        call = partial(records.dead_leases, lives=cache(self._lives))
+        return await self._writer.run(call, writes=False)
+
+    async def mark_lost(self, lease: Lease) -> None:
+        """Record that the former owner died; see ``Store.mark_lost``."""
+        call = partial(records.mark_lost, lease=lease, owner=self._owner)
+        await self._writer.run(call, writes=True)
+
+    async def insert_run(self, run_id: str, sandbox_id: str) -> None:
+        """Record that a run belongs to a sandbox; see ``Store.insert_run``."""
+        call = partial(records.insert_run, run_id=run_id, sandbox_id=sandbox_id)
+        await self._writer.run(call, writes=True)
+
+    async def list_runs(self, sandbox_id: str) -> tuple[str, ...]:
+        """Return the ids of a sandbox's runs; see ``Store.list_runs``."""
+        call = partial(records.select_runs, sandbox_id=sandbox_id)
+        return await self._writer.run(call, writes=False)
+
+    async def aclose(self) -> None:
+        """Release every lease of this store and close it; again is nothing."""
+        await self._writer.stop(self._leave)
+
+    def _lives(self, owner: Owner) -> bool:
+        # This very store lives, whatever /proc says.
+        return owner == self._owner or owner.lives(self._folders.owners)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        records.migrate(connection)
+        sweep(self._folders.owners)
+        self._descriptor = lock(self._owner, self._folders.owners)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        records.release_all(connection, self._owner)
+        if self._descriptor is not None:
+            unlock(self._owner, self._folders.owners, self._descriptor)
+            self._descriptor = None
