@@ -7,15 +7,13 @@ fault begins with that path. ``Faults`` collects them, so that a user sees all a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, get_args
-
-import attrs
+from typing import get_args
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.values import KIB, MIB, Resources, SecurityLevel
+from sandbox_sdk.values import SecurityLevel
 
 LARGEST_SIZE = 2**53
 """The largest size in bytes that every JSON reader keeps exactly."""
@@ -69,14 +67,20 @@ class Faults:
         raise ConfigError(f"{len(self._lines)} faults:{listed}", faults=tuple(self._lines))
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean "x"?`` for a misspelt word, or the words there are."""
+def closest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str | None:
+    """Return the known word that a misspelt one most likely means, if one is that much alike."""
     # Imported on use: only a mistake needs it.
     from difflib import get_close_matches
 
+    found = get_close_matches(word, sorted(known), n=1, cutoff=alike)
+    return found[0] if found else None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean "x"?`` for a misspelt word, or the words there are."""
     words = sorted(known)
-    close = get_close_matches(word.lower(), words, n=1)
-    return f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(words)}"
+    close = closest(word.lower(), words)
+    return f'; did you mean "{close}"?' if close else f"; known are {', '.join(words)}"
 
 
 def describe(value: object) -> str:
@@ -221,64 +225,3 @@ def parse_mapping(value: object, path: str) -> Mapping[str, object]:
             raise fault(path, f"every name must be text, not {describe(key)}")  # pyright: ignore[reportUnknownArgumentType]
         checked[key] = item
     return checked
-
-
-@attrs.frozen
-class _Resource:
-    field: str
-    parse: Callable[[object, str], float]
-    least: float
-    most: float
-    least_text: str
-
-
-_RESOURCES = {
-    "memory": _Resource("memory_bytes", parse_size, 32 * MIB, LARGEST_SIZE, "32MiB"),
-    "cpu": _Resource("cpu", parse_number, 0.01, 1024, "0.01"),
-    "pids": _Resource("pids", parse_count, 4, 2**22, "4"),
-    "disk": _Resource("disk_bytes", parse_size, MIB, LARGEST_SIZE, "1MiB"),
-    "disk_files": _Resource("disk_files", parse_count, 16, 2**31, "16"),
-    "tmp": _Resource("tmp_bytes", parse_size, 64 * KIB, LARGEST_SIZE, "64KiB"),
-    "file_size": _Resource("file_size_bytes", parse_size, 4 * KIB, LARGEST_SIZE, "4KiB"),
-    "open_files": _Resource("open_files", parse_count, 16, 2**20, "16"),
-    "output": _Resource("output_bytes", parse_size, KIB, LARGEST_SIZE, "1KiB"),
-}
-
-RESOURCE_KEYS = tuple(_RESOURCES)
-"""The names that ``resources`` and ``default_resources`` may hold."""
-
-
-# Any: each rule gives its field's own type, which the table cannot say.
-def parse_resource(key: str, value: object, path: str) -> dict[str, Any]:
-    """Return one field of ``Resources`` with its value, within what a sandbox can live on.
-
-    Raises:
-        ConfigError: The value is not of its kind, too small or too large.
-    """
-    rule = _RESOURCES[key]
-    number = rule.parse(value, path)
-    if number < rule.least:
-        raise fault(path, f"must be at least {rule.least_text}, not {describe(value)}")
-    if number > rule.most:
-        raise fault(path, f"must be at most {rule.most:g}, not {describe(value)}")
-    return {rule.field: number}
-
-
-def parse_resources(value: object, defaults: Resources, path: str = "resources") -> Resources:
-    """Return the defaults with what the mapping (or a ``Resources`` value) says instead.
-
-    Raises:
-        ConfigError: A name is unknown or a value wrong; all faults at once.
-    """
-    if isinstance(value, Resources):
-        value = {key: getattr(value, rule.field) for key, rule in _RESOURCES.items()}
-    faults = Faults()
-    fields: dict[str, Any] = {}
-    for key, item in parse_mapping(value, path).items():
-        if key not in _RESOURCES:
-            faults.add(f"{path}.{key}", f"unknown{suggestion(key, RESOURCE_KEYS)}")
-            continue
-        with faults.collect():
-            fields |= parse_resource(key, item, f"{path}.{key}")
-    faults.check()
-    return attrs.evolve(defaults, **fields)

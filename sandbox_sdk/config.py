@@ -1,0 +1,177 @@
+"""Settings: defaults < ``config.yaml`` < ``SANDBOX_*`` variables < arguments.
+
+The file is the one that ``SANDBOX_CONFIG`` names, else ``./config.yaml``, else ``config.yaml`` in
+the user's config folder for ``sandbox-sdk``. A ``./config.yaml`` without any key of ours belongs
+to another program and is passed over. Unknown ``SANDBOX_*`` variables are other programs' too,
+unless one is close to ours: a misspelt ``SANDBOX_SECURITY_LEVEL`` must not weaken anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from sandbox_sdk.config_file import read_configuration, read_file
+from sandbox_sdk.config_keys import CREDENTIALS, KEYS, TOP, Sources, Written
+from sandbox_sdk.parse import Faults
+from sandbox_sdk.values import Resources, SecurityLevel
+
+_PLACEHOLDER = re.compile(r"your[-_ ].*|<.*>|change[-_ ]?me|x{3,}", re.IGNORECASE)
+
+FIRST_UID = 1_879_048_192
+"""The first user id that root gives to sandboxes, far from those of people and containers."""
+
+UID_COUNT = 65_536
+"""How many user ids there are for sandboxes, unless settings say otherwise."""
+
+
+@attrs.frozen(kw_only=True)
+class UidRange:
+    """The user ids that root gives to sandboxes; a plain user needs none.
+
+    Attributes:
+        first: The first one.
+        count: How many follow, the first included.
+    """
+
+    first: int = FIRST_UID
+    count: int = UID_COUNT
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that can be set, made by ``load``.
+
+    Attributes:
+        api_key: For a server; not needed on this machine.
+        client_id: For a server; not needed on this machine.
+        client_secret: For a server; not needed on this machine.
+        security_level: What a sandbox gets that asks for no level.
+        resources: What a sandbox gets that asks for none.
+        timeout: Longest life of a set-up sandbox in seconds; ``None`` is no bound.
+        idle_timeout: Longest time without a call in seconds; ``None`` is no bound.
+        state_dir: The state folder; ``None`` is the user's data folder.
+        uid_range: The user ids that root gives to sandboxes.
+        local_model: The model of the demo, installed in the state folder or a path.
+        encryption_key: For state at rest; without effect in this version.
+        enable_audit_logs: Without effect in this version.
+        auto_scaling: Without effect in this version.
+        monitoring_interval: Seconds between two looks of the orchestrator; without effect in this
+            version.
+    """
+
+    api_key: str | None = attrs.field(default=None, repr=False)
+    client_id: str | None = attrs.field(default=None, repr=False)
+    client_secret: str | None = attrs.field(default=None, repr=False)
+    security_level: SecurityLevel = "medium"
+    resources: Resources = attrs.field(factory=Resources)
+    timeout: float | None = 3600.0
+    idle_timeout: float | None = None
+    state_dir: Path | None = None
+    uid_range: UidRange = UidRange()
+    local_model: str = "smollm2"
+    encryption_key: str | None = attrs.field(default=None, repr=False)
+    enable_audit_logs: bool = False
+    auto_scaling: bool = False
+    monitoring_interval: float = 60.0
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that must enter no sandbox, record, error or export."""
+        kept = (self.api_key, self.client_secret, self.encryption_key)
+        return frozenset(secret for secret in kept if secret)
+
+    @classmethod
+    def load(
+        cls,
+        auth_config: Mapping[str, object] | None = None,
+        *,
+        config: str | os.PathLike[str] | Mapping[str, object] | None = None,
+        endpoint: str | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+        orchestrator: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Return the settings in force; reads at most one file.
+
+        Args:
+            auth_config: ``api_key``, ``client_id`` and ``client_secret``.
+            config: A file to read instead of those found, or a mapping of settings, shaped as the
+                file, which goes before file and environment.
+            endpoint: The address of a server; refused, as this version has none.
+            state_dir: The state folder.
+            orchestrator: The settings of the section ``orchestrator``.
+            environ: The environment; ``None`` is this process's.
+
+        Raises:
+            ConfigError: A name is unknown or a value wrong; all faults at once, each with its
+                path and where it was written.
+        """
+        faults = Faults()
+        sources = Sources(faults)
+        environ = os.environ if environ is None else environ
+        with faults.collect():
+            if isinstance(config, str | os.PathLike):
+                sources.add(read_file(Path(config).expanduser()), os.fspath(config))
+            else:
+                sources.add(*read_configuration(environ, TOP))
+        sources.add_environment(environ)
+        if isinstance(config, Mapping):
+            sources.add(config, "the argument config")
+        sources.add_credentials(auth_config)
+        sources.add({"orchestrator": orchestrator}, "the argument orchestrator")
+        sources.add({"endpoint": endpoint}, "the argument endpoint")
+        folder = None if state_dir is None else Path(state_dir)
+        sources.add({"state_dir": folder}, "the argument state_dir")
+        fields = sources.parse()
+        if "endpoint" in sources.written:
+            _refuse_endpoint(sources.written, faults)
+        faults.check()
+        settings = cls(
+            resources=attrs.evolve(Resources(), **fields["resources"]),
+            uid_range=attrs.evolve(UidRange(), **fields["uid_range"]),
+            **fields["settings"],
+        )
+        _warn(settings, sources.written)
+        return settings
+
+
+def _refuse_endpoint(written: Mapping[str, Written], faults: Faults) -> None:
+    faults.add(
+        "endpoint",
+        "this version runs sandboxes on this machine only; remove the endpoint to use it "
+        f"(from {written['endpoint'].source})",
+    )
+    for key in CREDENTIALS:
+        found = written.get(key)
+        if found and isinstance(found.value, str) and _PLACEHOLDER.fullmatch(found.value.strip()):
+            faults.add(key, f"is still the placeholder of the documentation (from {found.source})")
+
+
+def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
+    """Say what was set but does nothing, so that nobody relies on it."""
+    ignored = [key for key in CREDENTIALS if key in written]
+    if ignored:
+        warnings.warn(
+            f"{', '.join(ignored)}: not needed and ignored, since sandboxes run on this machine "
+            "and no endpoint is set",
+            stacklevel=3,
+        )
+    idle = {
+        "security.encryption_key": "state on disk is NOT encrypted",
+        "security.enable_audit_logs": "NO audit log is written",
+        "orchestrator.auto_scaling": "nothing is scaled",
+        "orchestrator.monitoring_interval": "nothing is polled",
+    }
+    told = [
+        f"{key} ({what})"
+        for key, what in idle.items()
+        if key in written and getattr(settings, KEYS[key].field) is not False
+    ]
+    if told:
+        warnings.warn(f"without effect in this version: {', '.join(told)}", stacklevel=3)

@@ -1,0 +1,222 @@
+"""Check what a caller asks of ``create_sandbox``, and make it a ``SandboxSpec``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+import attrs
+
+from sandbox_sdk.config import Settings
+from sandbox_sdk.parse import (
+    Faults,
+    describe,
+    fault,
+    parse_level,
+    parse_mapping,
+    parse_seconds,
+)
+from sandbox_sdk.resources import parse_resources
+from sandbox_sdk.values import KIB, MIB, Resources, SandboxSpec
+
+LONGEST_NAME = 200
+"""The most characters of a sandbox's name."""
+
+LARGEST_FILES = 50 * MIB
+"""The most bytes of all initial files together."""
+
+LARGEST_ENV = 1 * MIB
+"""The most bytes of all environment variables together."""
+
+LARGEST_METADATA = 64 * KIB
+"""The most bytes of all metadata together."""
+
+# The kernel's limit of one argument or variable, its NUL included: MAX_ARG_STRLEN, execve(2).
+_LONGEST_VARIABLE = 128 * KIB - 1
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHORT_SECRET = 8
+
+
+def parse_spec(
+    name: object,
+    *,
+    settings: Settings,
+    resources: Resources | Mapping[str, object] | None = None,
+    timeout: float | None = None,
+    idle_timeout: float | None = None,
+    security_level: str | None = None,
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes | str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> SandboxSpec:
+    """Return the spec of a sandbox; what is ``None`` comes from the settings.
+
+    Args:
+        name: 1 to 200 printable characters.
+        settings: The settings in force.
+        resources: Names of ``default_resources`` to values, or a ``Resources``.
+        timeout: Seconds above 0.
+        idle_timeout: Seconds above 0.
+        security_level: ``low``, ``medium``, ``high``, ``maximum`` or ``unsafe``.
+        env: Names of letters, digits and ``_`` to text; no value may hold a secret of the settings.
+        files: Paths inside the workspace to content; at most 50 MiB together.
+        metadata: Text to text, at most 64 KiB together.
+
+    Raises:
+        ConfigError: Something is wrong; all faults at once, each with its path.
+    """
+    faults = Faults()
+    spec = SandboxSpec(
+        name="",
+        resources=settings.resources,
+        timeout=settings.timeout,
+        idle_timeout=settings.idle_timeout,
+        security_level=settings.security_level,
+    )
+    with faults.collect():
+        spec = attrs.evolve(spec, name=_parse_name(name))
+    with faults.collect():
+        spec = attrs.evolve(spec, resources=parse_resources(resources, settings.resources))
+    if timeout is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, timeout=parse_seconds(timeout, "timeout"))
+    if idle_timeout is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, idle_timeout=parse_seconds(idle_timeout, "idle_timeout"))
+    if security_level is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, security_level=parse_level(security_level, "security_level"))
+    spec = attrs.evolve(
+        spec,
+        env=_parse_env(env, settings.secrets, faults),
+        files=_parse_files(files, faults),
+        metadata=_parse_metadata(metadata, settings.secrets, faults),
+    )
+    _check_fit(spec, faults)
+    faults.check()
+    return spec
+
+
+def _parse_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise fault("name", f"must be text, not {describe(name)}")
+    # Not printable: newline, NUL, control and bidirectional characters, lone surrogates.
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise fault(
+            "name", f"must be 1 to {LONGEST_NAME} printable characters, not {describe(name)}"
+        )
+    return name
+
+
+def _parse_env(env: object, secrets: frozenset[str], faults: Faults) -> dict[str, str]:
+    checked: dict[str, str] = {}
+    with faults.collect():
+        for key, value in parse_mapping(env, "env").items():
+            path = f"env.{key[:60]!r}"
+            if not _VARIABLE.fullmatch(key):
+                faults.add(path, "a name must be letters, digits and _, not begin with a digit")
+            with faults.collect():
+                text = _parse_plain(value, path)
+                size = len(key) + 1 + len(text.encode())
+                if size > _LONGEST_VARIABLE:
+                    raise fault(
+                        path, f"is longer than {_LONGEST_VARIABLE} bytes, the kernel's limit"
+                    )
+                _refuse_secret(text, secrets, path)
+                checked[key] = text
+    if sum(len(key) + len(value.encode()) + 2 for key, value in checked.items()) > LARGEST_ENV:
+        faults.add("env", f"is more than {LARGEST_ENV} bytes together; write a file instead")
+    return checked
+
+
+def _parse_metadata(metadata: object, secrets: frozenset[str], faults: Faults) -> dict[str, str]:
+    checked: dict[str, str] = {}
+    with faults.collect():
+        for key, value in parse_mapping(metadata, "metadata").items():
+            path = f"metadata.{key[:60]!r}"
+            with faults.collect():
+                text = _parse_plain(value, path)
+                _refuse_secret(text, secrets, path)
+                checked[_parse_plain(key, path)] = text
+    if (
+        sum(len(key.encode()) + len(value.encode()) for key, value in checked.items())
+        > LARGEST_METADATA
+    ):
+        faults.add(
+            "metadata", f"is more than {LARGEST_METADATA} bytes together; write a file instead"
+        )
+    return checked
+
+
+def _parse_files(files: object, faults: Faults) -> dict[str, bytes]:
+    checked: dict[str, bytes] = {}
+    with faults.collect():
+        for key, value in parse_mapping(files, "files").items():
+            path = f"files.{key[:60]!r}"
+            with faults.collect():
+                content = (
+                    value
+                    if isinstance(value, bytes)
+                    else _parse_plain(value, path, nul=True).encode()
+                )
+                inside = _parse_inside(key, path)
+                if inside in checked:
+                    raise fault(path, "names the same file as another")
+                checked[inside] = content
+    for inside in checked:
+        for parent in PurePosixPath(inside).parents:
+            if str(parent) in checked:
+                faults.add(
+                    f"files.{inside[:60]!r}",
+                    f"{str(parent)[:60]!r} is a file as well, so cannot be its folder",
+                )
+    return checked
+
+
+def _parse_inside(key: str, path: str) -> str:
+    """Return a path inside the workspace without ``.`` and doubled slashes."""
+    text = _parse_plain(key, path)
+    parts = PurePosixPath(text).parts
+    if text.startswith("/") or ".." in parts:
+        raise fault(path, "must stay inside the workspace: relative, without '..'")
+    if not parts or text.endswith(("/", "/.")):
+        raise fault(path, "must name a file")
+    if len(text.encode()) > 4000 or any(len(part.encode()) > 255 for part in parts):
+        raise fault(path, "is longer than the kernel allows: 255 bytes a name, 4000 a path")
+    return "/".join(parts)
+
+
+def _parse_plain(value: object, path: str, *, nul: bool = False) -> str:
+    if not isinstance(value, str):
+        raise fault(path, f"must be text, not {describe(value)}")
+    if "\0" in value and not nul:
+        raise fault(path, "must not hold a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise fault(path, "must be text that UTF-8 can hold, without lone surrogates") from None
+    return value
+
+
+def _refuse_secret(text: str, secrets: frozenset[str], path: str) -> None:
+    if any(
+        text == secret or (len(secret) >= _SHORT_SECRET and secret in text) for secret in secrets
+    ):
+        raise fault(path, "holds a secret of the settings, and no secret enters a sandbox")
+
+
+def _check_fit(spec: SandboxSpec, faults: Faults) -> None:
+    size = sum(map(len, spec.files.values()))
+    if size > LARGEST_FILES:
+        faults.add(
+            "files",
+            f"are {size} bytes together, more than {LARGEST_FILES}; use sandbox.files.write()",
+        )
+    if size > spec.resources.disk_bytes:
+        faults.add("files", f"are {size} bytes together, more than resources.disk allows")
+    if len(spec.files) > spec.resources.disk_files:
+        faults.add("files", f"are {len(spec.files)}, more than resources.disk_files allows")
+    biggest = max(map(len, spec.files.values()), default=0)
+    if biggest > spec.resources.file_size_bytes:
+        faults.add("files", f"one is {biggest} bytes, more than resources.file_size allows")
