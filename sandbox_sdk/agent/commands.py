@@ -1,0 +1,37 @@
+"""Guest programs: a command of any kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from sandbox_sdk.agent import guest
+
+
+def program(
+    request: dict[str, Any], settings: guest.Settings, streams: list[int]
+) -> Callable[[], None]:
+    """Return what the guest process of a command does.
+
+    Args:
+        request: ``argv``, and maybe ``cwd`` and ``env``.
+        settings: The sandbox's settings.
+        streams: Descriptors for standard input, output and error.
+    """
+
+    def run() -> None:
+        try:
+            for target, descriptor in enumerate(streams[:3]):
+                os.dup2(descriptor, target)
+            guest.become(settings, keep=[])
+            os.setsid()
+            os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
+            env = {**settings.env, **(request.get("env") or {})}
+            os.execvpe(request["argv"][0], request["argv"], env)  # noqa: S606
+        except OSError as error:
+            # The shell's own words: 126 found but cannot run, 127 not found.
+            os.write(2, f"{error.filename or request['argv'][0]}: {error.strerror}\n".encode())
+            os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+    return run

@@ -1,0 +1,141 @@
+"""Guest programs: a Python context, which runs pieces of code in one ``__main__``.
+
+The host writes each piece as a line of JSON to standard input's stream and reads a line of JSON
+per piece from the result stream: the value of its last expression, or the exception. Everything
+that this process sends is the guest's word.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import linecache
+import os
+import site
+import sys
+import traceback
+from collections.abc import Callable
+from types import CodeType, ModuleType
+from typing import Any
+
+from sandbox_sdk.agent import frames, guest
+
+_LONGEST_TEXT = 256 * 1024
+"""Longest text of a value or traceback; the middle of a longer one is cut out, and said."""
+
+
+def program(
+    request: dict[str, Any], settings: guest.Settings, streams: list[int]
+) -> Callable[[], None]:
+    """Return what the guest process of a Python context does."""
+
+    def run() -> None:
+        code, results = os.dup(streams[frames.STDIN]), os.dup(streams[frames.RESULT])
+        null = os.open("/dev/null", os.O_RDONLY)
+        for target, descriptor in enumerate([null, streams[1], streams[2]]):
+            os.dup2(descriptor, target)
+        guest.become(settings, keep=[code, results])
+        os.setsid()
+        os.chdir(settings.workspace)
+        os.environ.clear()
+        os.environ.update(settings.env)
+        os._exit(_serve(code, results, settings.site))
+
+    return run
+
+
+def _serve(code: int, results: int, packages: list[str]) -> int:
+    """Run pieces of code until the host ends the stream; return the exit code."""
+    module = ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv = [""]
+    sys.path[0] = ""  # was the agent's own folder
+    for folder in packages:
+        site.addsitedir(folder)
+    # Left-over state of the agent that guest code would trip over or see.
+    for name in [name for name in sys.modules if name.startswith("sandbox_sdk")]:
+        del sys.modules[name]
+    _line_buffered()
+    with os.fdopen(code, "rb") as pieces, os.fdopen(results, "wb", buffering=0) as out:
+        for number, line in enumerate(pieces, 1):
+            reply, exit_code = _run(json.loads(line)["code"], number, module.__dict__)
+            _flush()
+            out.write(json.dumps(reply).encode() + b"\n")
+            if exit_code is not None:
+                return exit_code
+    return 0
+
+
+def _run(source: str, number: int, names: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Run one piece; return the reply, and the exit code if the code asked to exit."""
+    name = f"<code {number}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    try:
+        body, last = _split(source, name)
+        exec(body, names)  # noqa: S102 - running guest code is what this process is for
+        value = None if last is None else eval(last, names)  # noqa: S307
+        if value is None:
+            return {"results": []}, None
+        return {"results": [{"text/plain": _cut(repr(value))}]}, None
+    except SystemExit as exit_:
+        return {"results": []}, _exit_code(exit_.code)
+    except BaseException as error:  # noqa: BLE001 - whatever guest code raises is its result
+        return {"results": [], "error": _describe(error)}, None
+
+
+def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:
+    """Compile the code, and its last statement apart if that is an expression."""
+    tree = ast.parse(source, name)
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = compile(ast.Expression(tree.body.pop().value), name, "eval")  # type: ignore[attr-defined]
+    return compile(tree, name, "exec"), last
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    try:
+        message = str(error)
+    except Exception as failure:  # noqa: BLE001 - guest code again
+        message = f"<str() of the exception raised {type(failure).__name__}>"
+    return {
+        "name": type(error).__name__,
+        "message": _cut(message),
+        "traceback": _cut("".join(lines)),
+    }
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _cut(text: str) -> str:
+    lost = len(text) - _LONGEST_TEXT
+    if lost <= 0:
+        return text
+    half = _LONGEST_TEXT // 2
+    return f"{text[:half]}\n... {lost} characters left out ...\n{text[-half:]}"
+
+
+def _line_buffered() -> None:
+    """Fresh text streams over descriptors 0 to 2: the agent's may hold its own state."""
+    how = {"encoding": "utf-8", "errors": "replace", "closefd": False}
+    sys.stdin = open(0, **how)  # type: ignore[call-overload]  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, **how)  # type: ignore[call-overload]  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, **how)  # type: ignore[call-overload]  # noqa: SIM115
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue  # guest code closed or replaced it

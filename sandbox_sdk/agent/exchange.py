@@ -1,0 +1,228 @@
+"""One exchange as the agent holds it: the pipes of a guest program, and their flow control."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from sandbox_sdk.agent import commands, contexts, file_ops, frames, guest, keeper
+
+_OUTPUTS = (frames.STDOUT, frames.STDERR, frames.RESULT)
+_NO_MORE = -1
+
+
+class Output:
+    """One stream from the guest.
+
+    Attributes:
+        descriptor: The pipe's read end; -1 once it is closed.
+        credit: Bytes that the host still takes.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.credit = frames.WINDOW
+
+
+class Exchange:
+    """One running program and its streams."""
+
+    def __init__(
+        self,
+        number: int,
+        request: dict[str, Any],
+        settings: guest.Settings,
+        closing: Callable[[int], None],
+    ) -> None:
+        """Fork the program.
+
+        Args:
+            number: The host's number for it.
+            request: What to run.
+            settings: The sandbox's settings.
+            closing: Called with each descriptor just before it is closed.
+
+        Raises:
+            OSError: No process or descriptor is left.
+            KeyError: The request is not one the agent knows.
+        """
+        self.number = number
+        self._closing = closing
+        self.guest = 0
+        self.held: list[bytes] = []
+        self.ended: dict[str, Any] | None = None
+        self.input = bytearray()
+        self.input_over = False
+        self._taken = 0
+        self._report_text = b""
+        make = {"command": commands, "python": contexts, "file": file_ops}[request["kind"]].program
+        ours, theirs = _pipes()
+        report, report_end = os.pipe()
+        program = make(request, settings, theirs)
+        self.child = _fork(
+            program if request["kind"] == "file" else _kept(program, report_end, theirs)
+        )
+        for descriptor in [*theirs, report_end]:
+            os.close(descriptor)
+        for descriptor in [*ours, report]:
+            os.set_blocking(descriptor, False)
+        self.report = report
+        self.stdin = ours[frames.STDIN]
+        self.outputs = {stream: Output(ours[stream]) for stream in _OUTPUTS}
+
+    def take_input(self, data: bytes) -> None:
+        """Queue bytes for standard input; more than a window breaks the protocol.
+
+        Raises:
+            ValueError: The host sent more than it had credit for.
+        """
+        if len(self.input) + len(data) > frames.WINDOW:
+            raise ValueError("more input than the credit given")
+        self.input += data
+
+    def push_input(self) -> int:
+        """Write what the program takes now; return credit that is worth giving back."""
+        if self.stdin < 0:
+            self.input.clear()
+            return 0
+        try:
+            while self.input:
+                written = os.write(self.stdin, self.input[: frames.MAX_DATA])
+                del self.input[:written]
+                self._taken += written
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # the program reads no more: what is left is dropped
+            self._taken += len(self.input)
+            self.input.clear()
+            self._close_stdin()
+        if self.input_over and not self.input:
+            self._close_stdin()
+        give = self._taken if self._taken >= frames.WINDOW // 2 else 0
+        self._taken -= give
+        return give
+
+    def pull(self, stream: int) -> list[bytes]:
+        """Return what a stream holds now, as far as there is credit; close it at its end."""
+        output = self.outputs[stream]
+        found: list[bytes] = []
+        while output.descriptor >= 0 and output.credit:
+            try:
+                data = os.read(output.descriptor, min(output.credit, frames.MAX_DATA))
+            except BlockingIOError:
+                if self.ended is not None:  # descendants may hold it open; the program is over
+                    self._close(output)
+                break
+            if not data:
+                self._close(output)
+                break
+            output.credit -= len(data)
+            found.append(data)
+        return found
+
+    def drained(self, stream: int) -> bool:
+        """Whether the last ``pull`` left nothing behind for want of credit."""
+        output = self.outputs[stream]
+        return output.descriptor < 0 or output.credit > 0
+
+    def read_report(self) -> None:
+        """Take what the keeper wrote: the guest's process id, then how it ended."""
+        try:
+            text = os.read(self.report, frames.MAX_DATA)
+        except BlockingIOError:
+            return
+        self._report_text += text
+        for line in self._report_text.splitlines():
+            said = json.loads(line)
+            if "pid" in said:
+                self.guest = said["pid"]
+            else:
+                self.ended = said
+
+    def child_ended(self, status: int) -> None:
+        """Note that the direct child was reaped; without a report that is the end."""
+        self.read_report()
+        self.child = 0
+        if self.ended is None:
+            if self.guest:
+                # The keeper was killed from inside: what it kept is the agent's to end.
+                keeper.kill_below(self.guest)
+                _kill(self.guest, signal.SIGKILL)
+            self.ended = keeper.ended(status)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program, if it still runs."""
+        if self.ended is None and (target := self.guest or self.child):
+            _kill(target, number)
+
+    def kill(self) -> None:
+        """End the program and all its descendants."""
+        if self.child:
+            _kill(self.child, signal.SIGTERM)
+            _kill(self.child, signal.SIGCONT)  # in case a guest stopped it
+
+    @property
+    def finished(self) -> bool:
+        """Whether the program ended and all its output was sent."""
+        done = all(output.descriptor < 0 for output in self.outputs.values())
+        return self.ended is not None and done and not self.held
+
+    def close(self) -> None:
+        """Give back every descriptor."""
+        self._close_stdin()
+        self._closing(self.report)
+        os.close(self.report)
+        for output in self.outputs.values():
+            self._close(output)
+
+    def _close_stdin(self) -> None:
+        if self.stdin >= 0:
+            self._closing(self.stdin)
+            os.close(self.stdin)
+            self.stdin = _NO_MORE
+
+    def _close(self, output: Output) -> None:
+        if output.descriptor >= 0:
+            self._closing(output.descriptor)
+            os.close(output.descriptor)
+            output.descriptor = _NO_MORE
+
+
+def _pipes() -> tuple[list[int], list[int]]:
+    """Return the agent's ends and the guest's ends of the four streams."""
+    read, write = os.pipe()
+    ours, theirs = [write], [read]
+    for _ in _OUTPUTS:
+        read, write = os.pipe()
+        ours.append(read)
+        theirs.append(write)
+    return ours, theirs
+
+
+def _kept(program: Callable[[], None], report: int, streams: list[int]) -> Callable[[], None]:
+    def run() -> None:
+        guest.close_all_but([report, *streams])
+        keeper.run(program, report, streams)
+
+    return run
+
+
+def _fork(run: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        run()
+        os._exit(0)
+    finally:
+        os._exit(70)  # an exception in a child must not unwind into the agent's loop
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # ended and reaped meanwhile

@@ -1,0 +1,108 @@
+"""The frames of a channel: one header, one body, and flow control by credit.
+
+A frame is ``kind (1 byte) | exchange (4) | stream (1) | body``. On a byte stream each frame is
+preceded by its length (4 bytes). An exchange is one thing that runs inside: a command, a Python
+context, a file operation. Host and agent may send ``DATA`` on a stream only as far as the other
+side gave credit; every stream begins with ``WINDOW`` bytes of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+HELLO = 1  # agent -> host, once: JSON, what the agent proved about its own walls
+GO = 2  # host -> agent, once: JSON, the settings of the sandbox; before it nothing runs
+OPEN = 3  # host -> agent: JSON, what to run as this exchange
+DATA = 4  # both: bytes of a stream
+EOF = 5  # both: the stream has ended
+CREDIT = 6  # both: 4 bytes, how many more bytes of the stream the other side may send
+SIGNAL = 7  # host -> agent: 4 bytes, a signal for the exchange's program
+KILL = 8  # host -> agent: end the exchange and all its descendants
+END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follows it
+
+STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
+
+WINDOW = 256 * 1024
+MAX_DATA = 64 * 1024
+MAX_FRAME = 1024 * 1024
+"""Longest frame: only ``OPEN`` and ``GO`` are longer than ``MAX_DATA``."""
+
+_HEADER = struct.Struct("!BIB")
+_NUMBER = struct.Struct("!I")
+
+
+class Frame(NamedTuple):
+    """One decoded frame."""
+
+    kind: int
+    exchange: int
+    stream: int
+    body: bytes
+
+
+def encode(kind: int, exchange: int = 0, stream: int = 0, body: bytes = b"") -> bytes:
+    """Return the frame as bytes."""
+    return _HEADER.pack(kind, exchange, stream) + body
+
+
+def decode(frame: bytes) -> Frame:
+    """Return the parts of a frame.
+
+    Raises:
+        ValueError: It is shorter than a header.
+    """
+    if len(frame) < _HEADER.size:
+        raise ValueError(f"frame of {len(frame)} bytes is shorter than its header")
+    kind, exchange, stream = _HEADER.unpack_from(frame)
+    return Frame(kind, exchange, stream, frame[_HEADER.size :])
+
+
+def encode_number(number: int) -> bytes:
+    """Return the body of ``CREDIT`` and ``SIGNAL``."""
+    return _NUMBER.pack(number)
+
+
+def decode_number(body: bytes) -> int:
+    """Return the number in a body of ``CREDIT`` or ``SIGNAL``.
+
+    Raises:
+        ValueError: The body is not 4 bytes.
+    """
+    if len(body) != _NUMBER.size:
+        raise ValueError(f"number of {len(body)} bytes")
+    number: int = _NUMBER.unpack(body)[0]
+    return number
+
+
+def delimit(frame: bytes) -> bytes:
+    """Return the frame as it stands on a byte stream, behind its length."""
+    return _NUMBER.pack(len(frame)) + frame
+
+
+class Splitter:
+    """Cuts a byte stream back into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes as they come and return the frames that are now complete.
+
+        Raises:
+            ValueError: A frame is longer than ``MAX_FRAME``.
+        """
+        self._buffer += data
+        found: list[bytes] = []
+        start = 0
+        while len(self._buffer) - start >= _NUMBER.size:
+            (length,) = _NUMBER.unpack_from(self._buffer, start)
+            if length > MAX_FRAME:
+                raise ValueError(f"frame of {length} bytes; the longest allowed is {MAX_FRAME}")
+            end = start + _NUMBER.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(bytes(self._buffer[start + _NUMBER.size : end]))
+            start = end
+        del self._buffer[:start]
+        return found

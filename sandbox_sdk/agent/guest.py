@@ -1,0 +1,52 @@
+"""The step from the agent's trust to the guest's: what a forked child does before guest code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+from sandbox_sdk.isolation.walls import kernel, rlimits
+
+_HIGHEST = 1 << 20
+
+
+class Settings(NamedTuple):
+    """What the host said in ``GO``.
+
+    Attributes:
+        rlimits: Limits of every guest process, by the kernel's word.
+        env: Environment of every guest process.
+        workspace: Where guests begin, and what relative paths mean.
+        site: Folders with packages for Python contexts.
+    """
+
+    rlimits: dict[str, int]
+    env: dict[str, str]
+    workspace: str
+    site: list[str]
+
+
+def close_all_but(keep: list[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and those to keep."""
+    low = 3
+    for descriptor in [*sorted(d for d in keep if d > 2), _HIGHEST]:
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+
+
+def become(settings: Settings, keep: list[int]) -> None:
+    """Turn this forked child of the agent into a process with the guest's authority only.
+
+    The order matters. Descriptors go first: once the process can be traced by other guests, any
+    that is still open is theirs. Only then it is made dumpable, without which its own ``/proc``
+    files would belong to root.
+    """
+    close_all_but(keep)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    rlimits.apply(settings.rlimits)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # when memory ends, guests die before the agent
+    signal.set_wakeup_fd(-1)  # the agent's, closed above
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)

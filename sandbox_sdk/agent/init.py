@@ -1,0 +1,211 @@
+"""PID 1 of a sandbox: proves the walls, waits for the go, then serves the host until it hangs up.
+
+It never runs guest code and opens no path that guests can shape. It cannot be traced, and being
+PID 1 it cannot be killed from inside. When the channel ends it exits, and the kernel kills all
+that is left in its PID namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+from typing import Any
+
+from sandbox_sdk.agent import frames, guest, proof
+from sandbox_sdk.agent.exchange import Exchange
+from sandbox_sdk.isolation.walls import kernel, rlimits
+
+CHANNEL = 3
+"""The descriptor on which the agent finds its channel."""
+
+# Guests are refused processes before the agent is: it must be able to fork what kills them.
+_SPARE_PROCESSES = 16
+
+
+def main() -> None:
+    """Serve the channel on descriptor 3 to its end."""
+    guest.close_all_but([CHANNEL])
+    channel = socket.socket(fileno=CHANNEL)
+    found = proof.collect()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    hello = json.dumps({**found, "dumpable": kernel.prctl(kernel.PR_GET_DUMPABLE, 0)}).encode()
+    channel.sendall(frames.delimit(frames.encode(frames.HELLO, body=hello)))
+    Agent(channel).serve()
+
+
+class Agent:
+    """The loop of PID 1."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._splitter = frames.Splitter()
+        self._outgoing = bytearray()
+        self._settings: guest.Settings | None = None
+        self._exchanges: dict[int, Exchange] = {}
+        self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, int] = {}
+        wake, wake_end = os.pipe()
+        for descriptor in (wake, wake_end):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        self._wake = wake
+        channel.setblocking(False)
+
+    def serve(self) -> None:
+        """Serve until the host hangs up or breaks the protocol."""
+        self._watch(self._wake, selectors.EVENT_READ, None)
+        while True:
+            writing = selectors.EVENT_WRITE if self._outgoing else 0
+            self._watch(self._channel.fileno(), selectors.EVENT_READ | writing, None)
+            for key, mask in self._selector.select():
+                if key.fd == self._wake:
+                    self._reap()
+                elif key.fd != self._channel.fileno():
+                    if key.data.number in self._exchanges:  # not ended earlier in this round
+                        self._serve_exchange(key.data)
+                elif mask & selectors.EVENT_READ and not self._receive():
+                    return
+            self._flush()
+
+    def _receive(self) -> bool:
+        """Handle what the host sent; return whether it is still there."""
+        try:
+            data = self._channel.recv(frames.MAX_FRAME)
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        for frame in self._splitter.feed(data):
+            self._handle(frames.decode(frame))
+        return True
+
+    def _handle(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.GO:
+            self._go(json.loads(frame.body))
+        elif frame.kind == frames.OPEN:
+            self._open(frame.exchange, json.loads(frame.body))
+        elif exchange := self._exchanges.get(frame.exchange):
+            if frame.kind == frames.DATA:
+                exchange.take_input(frame.body)
+            elif frame.kind == frames.EOF:
+                exchange.input_over = True
+            elif frame.kind == frames.CREDIT:
+                exchange.outputs[frame.stream].credit += frames.decode_number(frame.body)
+            elif frame.kind == frames.SIGNAL:
+                exchange.signal(frames.decode_number(frame.body))
+            elif frame.kind == frames.KILL:
+                exchange.kill()
+            self._serve_exchange(exchange)
+
+    def _go(self, said: dict[str, Any]) -> None:
+        self._settings = guest.Settings(**said)
+        own = dict(self._settings.rlimits)
+        if "nproc" in own:
+            own["nproc"] += _SPARE_PROCESSES
+        # Lowered for good before any guest exists; data and file size are the guests' alone.
+        rlimits.apply({name: own[name] for name in ("nproc", "core", "memlock") if name in own})
+
+    def _open(self, number: int, request: dict[str, Any]) -> None:
+        if self._settings is None:
+            raise ValueError("asked to run something before the go")
+        try:
+            exchange = Exchange(number, request, self._settings, self._unwatch)
+        except OSError as error:
+            # Out of processes or descriptors: nothing of it ran.
+            self._end(number, {"refused": error.errno, "message": error.strerror})
+            return
+        self._exchanges[number] = exchange
+        self._serve_exchange(exchange)
+
+    def _serve_exchange(self, exchange: Exchange) -> None:
+        """Move what can be moved now, in the order that keeps results behind their output."""
+        exchange.read_report()
+        if give := exchange.push_input():
+            self._send(frames.CREDIT, exchange.number, frames.STDIN, frames.encode_number(give))
+        # The result is read first and sent last: what the program wrote before it is then
+        # already in the other pipes.
+        if not exchange.held:
+            exchange.held = exchange.pull(frames.RESULT)
+        drained = [self._forward(exchange, frames.STDOUT), self._forward(exchange, frames.STDERR)]
+        if all(drained):
+            for data in exchange.held:
+                self._send(frames.DATA, exchange.number, frames.RESULT, data)
+            exchange.held = []
+        if exchange.finished:
+            exchange.close()
+            del self._exchanges[exchange.number]
+            self._end(exchange.number, exchange.ended or {})
+        else:
+            self._watch_exchange(exchange)
+
+    def _forward(self, exchange: Exchange, stream: int) -> bool:
+        """Send what a stream holds; return whether nothing was left for want of credit."""
+        was_open = exchange.outputs[stream].descriptor >= 0
+        for data in exchange.pull(stream):
+            self._send(frames.DATA, exchange.number, stream, data)
+        if was_open and exchange.outputs[stream].descriptor < 0:
+            self._send(frames.EOF, exchange.number, stream)
+        return exchange.drained(stream)
+
+    def _watch_exchange(self, exchange: Exchange) -> None:
+        """Wait for just what can make progress; a pipe without credit is left alone."""
+        running = exchange.ended is None
+        self._watch(exchange.report, selectors.EVENT_READ if running else 0, exchange)
+        for stream, output in exchange.outputs.items():
+            held = stream == frames.RESULT and exchange.held
+            if output.descriptor >= 0:
+                wanted = selectors.EVENT_READ if output.credit and not held else 0
+                self._watch(output.descriptor, wanted, exchange)
+        if exchange.stdin >= 0:
+            self._watch(exchange.stdin, selectors.EVENT_WRITE if exchange.input else 0, exchange)
+
+    def _reap(self) -> None:
+        """Collect every dead child: our own, and orphans that came to us as PID 1."""
+        try:
+            while os.read(self._wake, 4096):
+                continue
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for exchange in list(self._exchanges.values()):
+                if exchange.child == pid:
+                    exchange.child_ended(status)
+                    self._serve_exchange(exchange)
+
+    def _end(self, number: int, how: dict[str, Any]) -> None:
+        self._send(frames.END, number, body=json.dumps(how).encode())
+
+    def _send(self, kind: int, exchange: int, stream: int = 0, body: bytes = b"") -> None:
+        self._outgoing += frames.delimit(frames.encode(kind, exchange, stream, body))
+
+    def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                sent = self._channel.send(self._outgoing[: frames.MAX_FRAME])
+                del self._outgoing[:sent]
+        except BlockingIOError:
+            return
+
+    def _watch(self, descriptor: int, events: int, data: Exchange | None) -> None:
+        if self._watched.get(descriptor, 0) == events:
+            return
+        self._unwatch(descriptor)
+        if events:
+            self._selector.register(descriptor, events, data)
+            self._watched[descriptor] = events
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, 0):
+            self._selector.unregister(descriptor)

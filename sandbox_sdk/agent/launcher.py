@@ -1,0 +1,138 @@
+"""The launcher: one exec'ed, single-threaded process per client that starts its sandboxes.
+
+It speaks JSON over a SEQPACKET socket, descriptors alongside. So threads, event loops and big
+parents on the user's side do not matter, and neither does how that side ends: at the end of the
+socket, or of the owner, the launcher kills its sandboxes, removes what they had on the host, and
+exits.
+
+Requests are ``launch`` and ``kill``; answers are ``ready``, ``started``, ``ended``.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from typing import Any
+
+from sandbox_sdk.agent.sandbox_child import Child, Refused, Stage
+
+_LARGEST = 256 * 1024
+_RETRY_SECONDS = 0.005
+_PATIENCE_SECONDS = 5.0
+
+
+def main(control: str, stage_folder: str) -> None:
+    """Serve the socket to its end.
+
+    Args:
+        control: The descriptor of the socket.
+        stage_folder: Where, as root, folders are shown under paths that a dropped uid can reach;
+            empty for none.
+    """
+    # A Ctrl-C in the user's terminal is the user's business, not ours.
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    Launcher(socket.socket(fileno=int(control)), stage_folder).serve()
+
+
+class Launcher:
+    """The loop of the launcher."""
+
+    def __init__(self, control: socket.socket, stage_folder: str) -> None:
+        self._control = control
+        self._stage = Stage(stage_folder) if stage_folder else None
+        self._children: dict[str, Child] = {}
+        self._leaving: dict[str, tuple[Child, int]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._request)
+        # A fork of the owner keeps the socket open; only its pidfd tells that the owner is gone.
+        owner = os.getppid()
+        self._owner = os.pidfd_open(owner)
+        self._selector.register(self._owner, selectors.EVENT_READ, self._owner_died)
+        self._serving = os.getppid() == owner
+
+    def serve(self) -> None:
+        """Serve until the socket or the owner ends, then take every sandbox along."""
+        self._say({"say": "ready", "pid": os.getpid()})
+        while self._serving:
+            self._turn(_RETRY_SECONDS if self._leaving else None)
+        for child in self._children.values():
+            child.kill()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (self._children or self._leaving) and time.monotonic() < deadline:
+            self._turn(_RETRY_SECONDS)
+
+    def _turn(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            key.data()
+        for name, (child, status) in list(self._leaving.items()):
+            if child.removed():
+                del self._leaving[name]
+                self._say(
+                    {"say": "ended", "id": name, "status": status, "stderr": child.last_words()}
+                )
+
+    def _request(self) -> None:
+        descriptors = array.array("i")
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
+        except ConnectionError:
+            data, ancillary = b"", []
+        for _, _, payload in ancillary:
+            descriptors.frombytes(payload)
+        if not data:
+            self._selector.unregister(self._control)
+            self._serving = False
+            return
+        said = json.loads(data)
+        if said["do"] == "launch":
+            self._launch(said, descriptors[0])
+        elif child := self._children.get(said["id"]):
+            child.kill()
+
+    def _launch(self, plan: dict[str, Any], channel: int) -> None:
+        name = plan["id"]
+        try:
+            child = Child(plan, channel, self._stage)
+        except (OSError, Refused) as error:
+            self._say({"say": "ended", "id": name, "status": -1, "stderr": str(error)})
+            return
+        finally:
+            os.close(channel)
+        self._children[name] = child
+        self._selector.register(child.info, selectors.EVENT_READ, lambda: self._started(child))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
+
+    def _started(self, child: Child) -> None:
+        """The runtime tells which process is PID 1, or closes the pipe without a word."""
+        info = child.info
+        init = child.take_init()
+        if child.info < 0:
+            self._selector.unregister(info)
+        if init is not None:
+            said = {"say": "started", "id": child.name, "pid": init.pid, "uid": child.uid}
+            self._say(said, [init.pidfd])
+
+    def _ended(self, child: Child) -> None:
+        self._selector.unregister(child.pidfd)
+        if child.info >= 0:
+            self._selector.unregister(child.info)
+        del self._children[child.name]
+        self._leaving[child.name] = (child, child.reap())
+
+    def _owner_died(self) -> None:
+        self._selector.unregister(self._owner)
+        self._serving = False
+
+    def _say(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors or []))]
+        try:
+            self._control.sendmsg([json.dumps(message).encode()], rights if descriptors else [])
+        except OSError:
+            self._serving = False  # nobody listens any more

@@ -1,0 +1,104 @@
+"""What the agent finds out about its own walls, from inside, before any guest code runs.
+
+Every attempt here is one that must fail. The host compares what is returned with what the
+security level promises.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from sandbox_sdk.isolation.walls import capabilities, kernel, namespaces
+from sandbox_sdk.isolation.walls.syscalls import NUMBERS
+
+_REFUSED_CALLS = ("io_uring_setup", "keyctl", "bpf", "perf_event_open", "userfaultfd", "clone3")
+_SEALED_FILES = ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger")
+_READ_ONLY = ("/", "/usr", "/dev", "/proc/sys")
+
+
+def collect() -> dict[str, Any]:
+    """Return what holds in this process, as plain values for ``HELLO``."""
+    return {
+        "status": capabilities.status(),
+        "namespaces": namespaces.inodes(),
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "environ": _environ(),
+        "descriptors": _descriptors(),
+        "refused_calls": _refused_calls(),
+        "user_namespace": _in_child(_make_user_namespace),
+        "vsock": _refused_socket(),
+        "sealed_files": {path: _open_for_writing(path) for path in _SEALED_FILES},
+        "writable": [path for path in _READ_ONLY if os.access(path, os.W_OK)],
+        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+    }
+
+
+def _environ() -> list[str]:
+    with open("/proc/self/environ", "rb") as file:
+        entries = file.read().split(b"\0")
+    return [
+        entry.partition(b"=")[0].decode("utf-8", "backslashreplace") for entry in entries if entry
+    ]
+
+
+def _descriptors() -> list[int]:
+    """Return what is open, the descriptor of the listing itself not counted."""
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return sorted(descriptor for descriptor in listed if _is_open(descriptor))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _refused_calls() -> dict[str, int]:
+    """Make each call with nonsense arguments; 0 would mean that it worked."""
+    numbers = NUMBERS[kernel.MACHINE]
+    return {
+        name: kernel.attempt(number, -1, 0, 0, -1, 0)
+        for name in _REFUSED_CALLS
+        if (number := numbers[name])
+    }
+
+
+def _make_user_namespace() -> int:
+    try:
+        kernel.unshare(namespaces.CLONE_NEWUSER)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
+
+
+def _refused_socket() -> int:
+    try:
+        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
+
+
+def _open_for_writing(path: str) -> int:
+    try:
+        os.close(os.open(path, os.O_WRONLY))
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
+
+
+def _in_child(attempt: Callable[[], int]) -> int:
+    """Run an attempt in a forked child, whose success would not touch this process."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(attempt())
+        finally:
+            os._exit(0)  # a failure to try is no proof that it is refused
+    return os.WEXITSTATUS(os.waitpid(child, 0)[1])

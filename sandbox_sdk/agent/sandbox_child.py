@@ -1,0 +1,270 @@
+"""One sandbox as the launcher holds it: from the fork to the last trace on the host."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from typing import Any, NamedTuple
+
+from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
+
+_LAST_WORDS = 4096
+_EMPTY_SECONDS = 5.0
+_STAGE_BYTES = 1024 * 1024
+
+
+class Refused(Exception):
+    """A sandbox cannot be started safely; the text says why and what to do."""
+
+
+class Init(NamedTuple):
+    """PID 1 of a sandbox, as the host sees it."""
+
+    pid: int
+    pidfd: int
+
+
+class Stage:
+    """Folders shown where an unprivileged uid can reach them, in mounts of the launcher's own.
+
+    An interpreter below root's 0700 home cannot be reached after the uid is dropped. Nothing of
+    this is visible outside the launcher.
+    """
+
+    def __init__(self, folder: str) -> None:
+        mounts.enter_private_namespace()
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        mounts.tmpfs(folder, size_bytes=_STAGE_BYTES)
+        self._shown: set[str] = set()
+
+    def show(self, source: str, target: str, *, read_only: bool) -> None:
+        """Show ``source`` at ``target`` below the stage's folder, once."""
+        if target not in self._shown:
+            mounts.bind(source, target, read_only=read_only)
+            self._shown.add(target)
+
+    def hide(self, target: str) -> None:
+        """Take ``target`` away again."""
+        if target in self._shown:
+            mounts.detach(target)
+            self._shown.discard(target)
+
+
+class Child:
+    """A forked child of the launcher that becomes the runtime's program.
+
+    Attributes:
+        name: The sandbox's id.
+        info: Descriptor on which the runtime tells the number of PID 1.
+        pidfd: Of the runtime's program.
+    """
+
+    def __init__(self, plan: dict[str, Any], channel: int, stage: Stage | None) -> None:
+        """Fork and start.
+
+        Args:
+            plan: What ``LaunchPlan.to_json`` of the engine makes.
+            channel: The agent's end of the sandbox's channel.
+            stage: Where to show folders, as root.
+
+        Raises:
+            Refused: It would run as root.
+            OSError: The host refused a folder, group or process.
+        """
+        self.name: str = plan["id"]
+        self._stage, self._own = stage, plan["own_binds"]
+        self._group: cgroups.Group | None = None
+        self._uid_lock = -1
+        self._init: Init | None = None
+        self._gone_at = 0.0
+        self._info_text = b""
+        self.uid = 0
+        try:
+            if os.geteuid() == 0:
+                # As host uid 0 a sandbox can write the host's /proc/sys whatever else is set.
+                self.uid, self._uid_lock = _hold_uid(plan["uid_folder"], *plan["uid_range"])
+                _give_workspace(plan["workspace"], self.uid)
+            if stage is not None:
+                for source, target, read_only in plan["binds"]:
+                    stage.show(source, target, read_only=read_only)
+            if plan["hierarchy"]:
+                hierarchy = cgroups.Hierarchy(**plan["hierarchy"])
+                self._group = hierarchy.create(
+                    self.name, cgroups.GroupLimits(**plan["group_limits"])
+                )
+            self._start(plan, channel)
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _start(self, plan: dict[str, Any], channel: int) -> None:
+        self.info, info_end = os.pipe()
+        self._stderr, stderr_end = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR)
+        blobs = [_memory_file(text) for text in plan["blobs"]]
+        launcher = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _settle([null, null, stderr_end, channel, info_end, *blobs])
+                _drop(plan, self.uid, self._group, launcher)
+                os.execve(plan["argv"][0], plan["argv"], {})  # noqa: S606
+            except BaseException as error:  # noqa: BLE001 - the parent reads it, we exit
+                os.write(2, str(error).encode())
+            finally:
+                os._exit(126)
+        for descriptor in (info_end, stderr_end, null, *blobs):
+            os.close(descriptor)
+        self._pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    def take_init(self) -> Init | None:
+        """Read which process is PID 1 and take hold of it.
+
+        Returns ``None`` while the runtime has not told all of it; ``info`` is closed and -1 when
+        there is no more to come.
+        """
+        text = os.read(self.info, _LAST_WORDS)
+        self._info_text += text
+        try:
+            pid = json.loads(self._info_text)["child-pid"]
+        except ValueError:
+            if not text:
+                self._close_info()
+            return None
+        self._close_info()
+        try:
+            self._init = Init(pid, os.pidfd_open(pid))
+        except ProcessLookupError:
+            return None  # ended already, as the runtime's program will
+        return self._init
+
+    def _close_info(self) -> None:
+        if self.info >= 0:
+            os.close(self.info)
+            self.info = -1
+
+    def kill(self) -> None:
+        """Kill PID 1, and with it all that is inside, and the runtime's program."""
+        if self._init is not None:
+            _kill(self._init.pidfd)
+        _kill(self.pidfd)
+
+    def reap(self) -> int:
+        """Collect the ended program; return its exit code, or minus the signal."""
+        self._gone_at = time.monotonic()
+        self._close_info()
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self.pidfd)
+        return os.waitstatus_to_exitcode(status)
+
+    def removed(self) -> bool:
+        """Whether the host is clean again: an empty group removed, folders and uid given back."""
+        if self._group is not None and not self._group.remove():
+            self._group.kill()
+            if time.monotonic() - self._gone_at < _EMPTY_SECONDS:
+                return False
+        self._group = None
+        self._give_back()
+        return True
+
+    def last_words(self) -> str:
+        """Return what the runtime wrote to standard error, at most 4 KiB, and forget it."""
+        os.set_blocking(self._stderr, False)
+        try:
+            text = os.read(self._stderr, _LAST_WORDS)
+        except BlockingIOError:
+            text = b""
+        os.close(self._stderr)
+        return text.decode("utf-8", "replace").strip()
+
+    def _give_back(self) -> None:
+        if self._group is not None:
+            self._group.remove()
+            self._group = None
+        if self._stage is not None:
+            for target in self._own:
+                self._stage.hide(target)
+        if self._init is not None:
+            os.close(self._init.pidfd)
+            self._init = None
+        if self._uid_lock >= 0:
+            os.close(self._uid_lock)
+            self._uid_lock = -1
+
+
+def _drop(plan: dict[str, Any], uid: int, group: cgroups.Group | None, launcher: int) -> None:
+    """Give up what the sandbox must not have, in the order that leaves no way back."""
+    os.setsid()
+    if group is not None:
+        group.join()
+    os.sched_setaffinity(0, plan["affinity"])
+    rlimits.apply(plan["rlimits"])
+    if uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    # After the uid, whose change clears it; then look whether the parent died meanwhile.
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(126)
+
+
+def _settle(descriptors: list[int]) -> None:
+    """Make the descriptors 0, 1, 2, ... in this order, inheritable, and close all others."""
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
+    for target, descriptor in enumerate(high):
+        os.dup2(descriptor, target)
+    os.closerange(len(descriptors), 1 << 20)
+
+
+def _memory_file(text: str) -> int:
+    """Return a descriptor from which the bytes of ``text`` (latin-1) can be read."""
+    descriptor = os.memfd_create("sandbox", os.MFD_CLOEXEC)
+    os.write(descriptor, text.encode("latin-1"))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _hold_uid(folder: str, first: int, count: int) -> tuple[int, int]:
+    """Return a uid of the range that no other sandbox has, and the lock that keeps it ours.
+
+    Raises:
+        Refused: All are taken, or the range would give out root.
+    """
+    if first < 1:
+        raise Refused("refusing to start a sandbox as root: its uid range begins at 0")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for uid in range(first, first + count):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(f"{folder}/{uid}", flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        return uid, descriptor
+    raise Refused(
+        f"all {count} uids from {first} on are in use by other sandboxes; clean some up, or "
+        "configure a larger uid_range"
+    )
+
+
+def _give_workspace(folder: str, uid: int) -> None:
+    """Make a uid the owner of everything in a workspace, links themselves and not their targets."""
+    if os.stat(folder).st_uid == uid:
+        return
+    for _, folders, files, descriptor in os.fwalk(folder):
+        for name in [*folders, *files]:
+            os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(folder, uid, uid)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it ended by itself

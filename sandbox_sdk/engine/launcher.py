@@ -1,0 +1,229 @@
+"""The launcher process as the client holds it."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import attrs
+
+from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.errors import LaunchError
+
+STAGE = "/run/sandbox-sdk/stage"
+"""Where the launcher of a root client shows folders to the uids it drops to."""
+
+_LARGEST = 64 * 1024
+
+
+@attrs.define(eq=False)
+class Launched:
+    """One sandbox that the launcher was asked for.
+
+    Attributes:
+        sandbox_id: The sandbox.
+        pid: Its PID 1 as the host numbers it; 0 before it started.
+        pidfd: Of PID 1; -1 before it started and after ``release``.
+        uid: The host uid it was dropped to; 0 where none was needed.
+        ended: Set when nothing of it is left on the host.
+        status: Exit code of the runtime's program, or minus the signal, once it ended.
+        stderr: What the runtime's program said.
+    """
+
+    sandbox_id: str
+    pid: int = 0
+    pidfd: int = -1
+    uid: int = 0
+    changed: anyio.Event = attrs.field(factory=anyio.Event)
+    ended: anyio.Event = attrs.field(factory=anyio.Event)
+    status: int | None = None
+    stderr: str = ""
+
+    async def wait_started(self) -> None:
+        """Wait until PID 1 runs.
+
+        Raises:
+            LaunchError: The runtime's program ended before that.
+        """
+        await self.changed.wait()
+        if self.ended.is_set():
+            raise LaunchError(
+                f"sandbox {self.sandbox_id} did not start: {self.stderr or 'no reason was given'}; "
+                "run: sandbox-sdk doctor",
+                sandbox_id=self.sandbox_id,
+            )
+
+    def kill(self) -> None:
+        """Kill PID 1 and with it everything inside; nothing happens if it is gone."""
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    def release(self) -> None:
+        """Give the descriptor back."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Launcher:
+    """Starts and holds the launcher process; ``alive`` until it ends."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._launched: dict[str, Launched] = {}
+        self._ready = anyio.Event()
+        self.alive = True
+
+    @classmethod
+    async def start(cls, agent: Path, supervisor: Supervisor) -> Launcher:
+        """Start a launcher.
+
+        Args:
+            agent: The agent's folder.
+            supervisor: Runs the task that listens to the launcher.
+
+        Raises:
+            LaunchError: It did not start.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stage = STAGE if os.geteuid() == 0 else ""
+        python = getattr(sys, "_base_executable", sys.executable)
+        argv = [python, "-I", "-S", str(agent), "launcher", str(theirs.fileno()), stage]
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                argv,
+                env={},
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+
+        try:
+            process = await anyio.to_thread.run_sync(spawn)
+        except OSError as error:
+            ours.close()
+            raise LaunchError(f"the launcher could not be started: {error}") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        launcher = cls(process, ours)
+        await supervisor.start_soon(launcher._listen)
+        await launcher._ready.wait()
+        if not launcher.alive:
+            raise LaunchError(f"the launcher ended at once: {await launcher._last_words()}")
+        return launcher
+
+    async def launch(self, request: Mapping[str, object], channel: socket.socket) -> Launched:
+        """Ask for a sandbox; its end of the channel is handed over.
+
+        Raises:
+            LaunchError: The launcher is gone.
+        """
+        launched = Launched(str(request["id"]))
+        self._launched[launched.sandbox_id] = launched
+        rights = array.array("i", [channel.fileno()])
+        await self._send(
+            {"do": "launch", **request}, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        )
+        return launched
+
+    async def kill(self, launched: Launched) -> None:
+        """Kill a sandbox, also one that has no PID 1 yet."""
+        launched.kill()
+        if not launched.ended.is_set():
+            try:
+                await self._send({"do": "kill", "id": launched.sandbox_id}, [])
+            except LaunchError:
+                return  # the launcher is gone, and took its sandboxes along
+
+    async def aclose(self) -> None:
+        """End the launcher, which takes its sandboxes along, and wait for it. Idempotent."""
+        if self._control.fileno() >= 0:
+            self._control.shutdown(socket.SHUT_RDWR)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._process.wait)
+            self._close_control()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+
+    async def _send(
+        self, request: Mapping[str, object], ancillary: list[tuple[int, int, array.array[int]]]
+    ) -> None:
+        data = json.dumps(request).encode()
+        while self.alive:
+            try:
+                self._control.sendmsg([data], ancillary)
+            except BlockingIOError:
+                await anyio.wait_writable(self._control)
+            except OSError:
+                break
+            else:
+                return
+        raise LaunchError(f"the launcher is gone: {await self._last_words()}")
+
+    async def _listen(self) -> None:
+        """Take what the launcher says until it ends."""
+        try:
+            while True:
+                await anyio.wait_readable(self._control)
+                try:
+                    data, ancillary, _, _ = self._control.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
+                except BlockingIOError:
+                    continue
+                if not data:
+                    return
+                rights = array.array("i")
+                for _, _, payload in ancillary:
+                    rights.frombytes(payload)
+                self._take(json.loads(data), list(rights))
+        except OSError:
+            return  # closed on our side, or reset by its death
+        finally:
+            self.alive = False
+            self._ready.set()
+            for launched in self._launched.values():
+                launched.stderr = launched.stderr or "the launcher ended"
+                launched.ended.set()
+                launched.changed.set()
+
+    def _take(self, said: dict[str, object], descriptors: list[int]) -> None:
+        if said["say"] == "ready":
+            self._ready.set()
+            return
+        launched = self._launched[str(said["id"])]
+        if said["say"] == "started":
+            launched.pid, launched.uid = int(str(said["pid"])), int(str(said["uid"]))
+            launched.pidfd = descriptors[0]
+        else:
+            launched.status, launched.stderr = int(str(said["status"])), str(said["stderr"])
+            launched.ended.set()
+            del self._launched[launched.sandbox_id]
+        launched.changed.set()
+
+    async def _last_words(self) -> str:
+        """What it wrote before it ended: a traceback's last line."""
+        stderr = self._process.stderr
+        if self._process.poll() is None or stderr is None or stderr.closed:
+            return "it no longer answers"
+        text = await anyio.to_thread.run_sync(stderr.read)
+        lines = text.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {self._process.returncode}"
+
+    def _close_control(self) -> None:
+        if self._control.fileno() >= 0:
+            self._control.close()

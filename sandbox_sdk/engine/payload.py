@@ -1,0 +1,80 @@
+"""The agent's program as a folder of its own, named by its digest.
+
+Agent and walls run from there with ``-I -S``: neither ``sandbox_sdk/__init__`` nor site-packages
+is ever imported by them, and nothing of the user's installation has to be visible inside.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_PARTS = ("agent", "isolation/walls")
+
+_MAIN = '''\
+"""Entry of the agent's folder: ``python -I -S FOLDER (init | launcher [STAGE])``."""
+
+import sys
+
+if sys.argv[1] == "init":
+    from sandbox_sdk.agent.init import main
+
+    main()
+else:
+    from sandbox_sdk.agent.launcher import main
+
+    main(*sys.argv[2:])
+'''
+
+
+def install(folder: Path) -> Path:
+    """Return the agent's folder below ``folder``, made if this version's is not there yet.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    sources = _sources()
+    digest = hashlib.sha256()
+    for name, content in sources.items():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    target = folder / digest.hexdigest()[:32]
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder))
+        try:
+            _fill(beside, sources)
+            beside.rename(target)
+        except FileExistsError:  # another process was first; its copy is the same
+            shutil.rmtree(beside)
+        except OSError:
+            shutil.rmtree(beside)
+            if not target.exists():
+                raise
+    return target
+
+
+def _sources() -> dict[str, bytes]:
+    found = {"__main__.py": _MAIN.encode()}
+    for part in _PARTS:
+        for path in sorted((_PACKAGE / part).glob("*.py")):
+            found[f"sandbox_sdk/{part}/{path.name}"] = path.read_bytes()
+    return found
+
+
+def _fill(folder: Path, sources: dict[str, bytes]) -> None:
+    for name, content in sources.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    compileall.compile_dir(folder, quiet=2)
+    for root, folders, files in os.walk(folder):
+        for name in files:
+            os.chmod(os.path.join(root, name), 0o444)
+        for name in folders:
+            os.chmod(os.path.join(root, name), 0o555)  # noqa: S103 - no secrets in it
+    folder.chmod(0o755)

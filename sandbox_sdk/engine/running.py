@@ -1,0 +1,187 @@
+"""One sandbox that runs on this machine: watched from its start to its last trace."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import attrs
+
+from sandbox_sdk.engine import meters
+from sandbox_sdk.engine.launcher import Launched, Launcher
+from sandbox_sdk.engine.limits import WATCH_SECONDS
+from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
+from sandbox_sdk.values import Ended, EndKind, Isolation, Limit, SandboxSpec, Usage
+
+log = logging.getLogger("sandbox_sdk.engine")
+
+# A walk may take a twentieth of the time: large workspaces are looked at less often.
+_WALK_SHARE = 20
+
+
+@attrs.define(eq=False)
+class Activity:
+    """When the sandbox was last used, and whether a call is in flight.
+
+    Attributes:
+        calls: Calls in flight.
+        last: When the last frame passed, on ``anyio.current_time``'s clock.
+    """
+
+    calls: int = 0
+    last: float = attrs.field(factory=anyio.current_time)
+
+
+@attrs.define(eq=False)
+class Running:
+    """A set-up sandbox.
+
+    Attributes:
+        spec: How it was asked for.
+        launched: The launcher's hold on it.
+        launcher: The launcher.
+        workspace: Its workspace on the host.
+        group: Its control group, where there is one.
+        isolation: What was proven in force.
+        limits: Its limits, with what holds each.
+        activity: Kept current by the channel.
+        on_end: Called once when nothing of it is left on the host.
+        verdict: How the host ended it, or will have.
+        over: Set when nothing of it is left and ``on_end`` returned.
+    """
+
+    spec: SandboxSpec
+    launched: Launched
+    launcher: Launcher
+    workspace: Path
+    group: Group | None
+    isolation: Isolation
+    limits: tuple[Limit, ...]
+    activity: Activity
+    on_end: Callable[[Running, Ended], Awaitable[None]]
+    verdict: Ended | None = None
+    over: anyio.Event = attrs.field(factory=anyio.Event)
+
+    async def end(self, verdict: Ended) -> None:
+        """End the sandbox for this reason, unless it is ending for another, and wait."""
+        if self.verdict is None:
+            self.verdict = verdict
+        await self.launcher.kill(self.launched)
+        await self.over.wait()
+
+    async def guard(self) -> None:
+        """Keep its time, memory and disk until it ends, then clear up. One task runs this."""
+        started = anyio.current_time()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch_clock, started)
+                group.start_soon(self._watch_disk)
+                if self.group is None:
+                    group.start_soon(self._watch_memory)
+                await anyio.wait_readable(self.launched.pidfd)
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._clear_up()
+
+    def counters(self) -> Counters:
+        """Return what the kernel counted against its limits."""
+        return self.group.counters() if self.group else Counters()
+
+    def usage(self) -> Usage:
+        """Return what it uses now."""
+        try:
+            used = self._group_usage()
+        except (FileNotFoundError, ProcessLookupError):
+            return Usage(sandbox_id=self.launched.sandbox_id, reason="the sandbox has ended")
+        return Usage(
+            sandbox_id=self.launched.sandbox_id,
+            cpu_seconds=used.cpu_seconds,
+            memory_bytes=used.memory_bytes,
+            memory_peak_bytes=used.memory_peak_bytes,
+            pids=used.pids,
+            source=self.group.held_by if self.group else "proc-sum",
+            reason="" if used.memory_peak_bytes is not None else "no peak is kept without cgroups",
+        )
+
+    def _group_usage(self) -> GroupUsage:
+        return self.group.usage() if self.group else meters.process_sum(self.launched.pid)
+
+    async def _watch_clock(self, started: float) -> None:
+        """End the sandbox at its lifetime, or after its idle time."""
+        lifetime, idle = self.spec.timeout, self.spec.idle_timeout
+        deadline = math.inf if lifetime is None else started + lifetime
+        while True:
+            now = anyio.current_time()
+            quiet = now if self.activity.calls else self.activity.last
+            idle_at = math.inf if idle is None else quiet + idle
+            if now >= deadline:
+                return await self._stop(EndKind.TIMEOUT, "lifetime", lifetime)
+            if now >= idle_at:
+                return await self._stop(EndKind.TIMEOUT, "idle_timeout", idle)
+            await anyio.sleep_until(min(deadline, idle_at))
+
+    async def _watch_disk(self) -> None:
+        most_bytes, most_files = self.spec.resources.disk_bytes, self.spec.resources.disk_files
+        pause = WATCH_SECONDS
+        while True:
+            await anyio.sleep(pause)
+            began = anyio.current_time()
+            use = await anyio.to_thread.run_sync(
+                lambda: meters.folder_use(
+                    self.workspace, most_bytes=most_bytes, most_files=most_files
+                )
+            )
+            if use.bytes > most_bytes:
+                return await self._stop(EndKind.DISK, "disk", most_bytes)
+            if use.files > most_files:
+                return await self._stop(EndKind.DISK, "disk_files", most_files)
+            pause = max(WATCH_SECONDS, _WALK_SHARE * (anyio.current_time() - began))
+
+    async def _watch_memory(self) -> None:
+        most = self.spec.resources.memory_bytes
+        while True:
+            await anyio.sleep(WATCH_SECONDS)
+            if (meters.process_sum(self.launched.pid).memory_bytes or 0) > most:
+                return await self._stop(EndKind.OOM, "memory", most)
+
+    async def _stop(self, kind: EndKind, limit: str, value: float | None) -> None:
+        """Kill with a verdict; the guard sees the end."""
+        if self.verdict is None:
+            self.verdict = Ended(kind=kind, limit=limit, limit_value=value)
+        await self.launcher.kill(self.launched)
+
+    async def _clear_up(self) -> None:
+        """Wait until nothing is left on the host, then hand over how it ended."""
+        counted = self.counters()
+        await self.launcher.kill(self.launched)
+        await self.launched.ended.wait()
+        self.launched.release()
+        if self.verdict is None:
+            self.verdict = self._found_dead(counted)
+        log.info(
+            "sandbox.ended",
+            extra={"sandbox_id": self.launched.sandbox_id, "ended": str(self.verdict)},
+        )
+        try:
+            await self.on_end(self, self.verdict)
+        finally:
+            self.over.set()
+
+    def _found_dead(self, counted: Counters) -> Ended:
+        if counted.oom_kills:
+            most = self.spec.resources.memory_bytes
+            return Ended(kind=EndKind.OOM, limit="memory", limit_value=most)
+        detail = f"PID 1 ended without being asked to ({self.launched.stderr or 'no word'})"
+        if not self.launcher.alive:
+            detail = "its launcher was killed"
+        return Ended(kind=EndKind.SANDBOX_DIED, detail=detail)
+
+
+def host_uid(pid: int) -> int:
+    """Return the uid of a process as the host sees it."""
+    return os.stat(f"/proc/{pid}").st_uid

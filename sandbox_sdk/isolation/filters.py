@@ -1,0 +1,34 @@
+"""A policy's system call rules as a seccomp filter for this machine."""
+
+from __future__ import annotations
+
+import errno
+
+from sandbox_sdk.isolation.walls import seccomp
+from sandbox_sdk.policies import Policy
+
+
+def build(policy: Policy, machine: str) -> bytes:
+    """Return the compiled filter of a policy.
+
+    Raises:
+        KeyError: There is no system call table for the machine.
+    """
+    refuse = seccomp.errno_action
+    rules = [
+        seccomp.Rule(name, refuse(number)) for name, number in sorted(policy.refused_calls.items())
+    ]
+    flags = seccomp.Condition(0, mask=policy.refused_clone_flags, any_bit=True)
+    rules.append(seccomp.Rule("clone", refuse(errno.EPERM), (flags,)))
+    rules.extend(
+        seccomp.Rule("ioctl", refuse(errno.EPERM), (seccomp.Condition(1, number),))
+        for number in policy.refused_ioctls
+    )
+    for call in ("socket", "socketpair"):
+        for family in policy.socket_families:
+            conditions = [seccomp.Condition(0, family.number)]
+            if family.protocol is not None:
+                conditions.append(seccomp.Condition(2, family.protocol))
+            rules.append(seccomp.Rule(call, seccomp.ALLOW, tuple(conditions)))
+        rules.append(seccomp.Rule(call, refuse(errno.EAFNOSUPPORT)))
+    return seccomp.compile_filter(rules, machine=machine)
