@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 from sandbox_sdk.config_file import read_configuration, read_file
-from sandbox_sdk.config_keys import CREDENTIALS, KEYS, TOP, Sources, Written
+from sandbox_sdk.config_keys import CREDENTIALS, KEYS, LARGEST_UID, TOP, Sources, Written
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import Resources, SecurityLevel
 
@@ -41,6 +41,11 @@ class UidRange:
 
     first: int = FIRST_UID
     count: int = UID_COUNT
+
+    @property
+    def last(self) -> int:
+        """The last one."""
+        return self.first + self.count - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -121,20 +126,22 @@ class Settings:
             else:
                 sources.add(*read_configuration(environ, TOP))
         sources.add_environment(environ)
-        if isinstance(config, Mapping):
+        if config is not None and not isinstance(config, str | os.PathLike):
             sources.add(config, "the argument config")
         sources.add_credentials(auth_config)
         sources.add({"orchestrator": orchestrator}, "the argument orchestrator")
         sources.add({"endpoint": endpoint}, "the argument endpoint")
-        folder = None if state_dir is None else Path(state_dir)
-        sources.add({"state_dir": folder}, "the argument state_dir")
+        sources.add({"state_dir": state_dir}, "the argument state_dir")
         fields = sources.parse()
+        uid_range = attrs.evolve(UidRange(), **fields["uid_range"])
+        if uid_range.last > LARGEST_UID:
+            faults.add("uid_range", f"ends at {uid_range.last}, above the largest, {LARGEST_UID}")
         if "endpoint" in sources.written:
             _refuse_endpoint(sources.written, faults)
         faults.check()
         settings = cls(
             resources=attrs.evolve(Resources(), **fields["resources"]),
-            uid_range=attrs.evolve(UidRange(), **fields["uid_range"]),
+            uid_range=uid_range,
             **fields["settings"],
         )
         _warn(settings, sources.written)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import get_args
 
 from sandbox_sdk.errors import ConfigError
@@ -113,7 +112,8 @@ def parse_size(value: object, path: str) -> int:
         scale = _UNITS.get(unit.lower())
         if scale is None:
             raise fault(path, f'unknown unit in {describe(value)}; write for example "2GB", "2GiB"')
-        size = int(Fraction(number) * scale)
+        whole, _, part = number.partition(".")
+        size = int(whole + part) * scale // 10 ** len(part)
     if size is None:
         wanted = 'a size such as "512MiB", "2GB" or a whole number of bytes'
         raise fault(path, f"must be {wanted}, not {describe(value)}")
