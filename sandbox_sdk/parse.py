@@ -209,7 +209,7 @@ def parse_level(value: object, path: str) -> SecurityLevel:
 
 
 def parse_mapping(value: object, path: str) -> Mapping[str, object]:
-    """Return a mapping whose keys are text; ``None`` is an empty one.
+    """Return a mapping whose keys are text; ``None`` is an empty one. Nothing of it is shown.
 
     Raises:
         ConfigError: It is not a mapping, or a key is not text.
@@ -217,11 +217,11 @@ def parse_mapping(value: object, path: str) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise fault(path, f"must be a mapping of names to values, not {describe(value)}")
+        raise fault(path, f"must be a mapping of names to values, not a {type(value).__name__}")
     checked: dict[str, object] = {}
     # Whatever the mapping holds is checked here.
     for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(key, str):
-            raise fault(path, f"every name must be text, not {describe(key)}")  # pyright: ignore[reportUnknownArgumentType]
+            raise fault(path, f"every name must be text, not a {type(key).__name__}")
         checked[key] = item
     return checked
