@@ -548,7 +548,7 @@ class Workplace(Protocol):
         """Run code to its end, in a fresh context or the kept one of that name."""
 
     async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
-        """Copy files of the workspace into a content-addressed folder on the host."""
+        """Copy files of the workspace to ``destination/sha256/ab/cdef...`` on the host."""
 
     async def usage(self) -> Usage:
         """What it uses now."""
@@ -566,7 +566,11 @@ class ModelHost(Protocol):
         files: Mapping[str, bytes],
         resources: Resources,
     ) -> AbstractAsyncContextManager[Process]:
-        """Run ``command`` in a fresh sandbox that ends with the context."""
+        """Run ``command`` in a fresh sandbox that ends with the context.
+
+        The command starts in the folder that ``files`` were written to. The context may be
+        entered in one task and left in another: a model outlives the call that loaded it.
+        """
 
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
