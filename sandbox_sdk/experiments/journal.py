@@ -8,6 +8,7 @@ line torn by a crash is ignored on reading; damage anywhere else is an error.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -219,6 +220,8 @@ def _create(path: Path) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
+            # Held while the run lives; the kernel lets go when its process dies.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             sync_folder(path.parent)
         except OSError:
             os.close(descriptor)
@@ -226,6 +229,23 @@ def _create(path: Path) -> int:
     except OSError as error:
         raise _state_error("created", path, error) from error
     return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a live process has the journal open for writing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _state_error("read", path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def sync_folder(folder: Path) -> None:

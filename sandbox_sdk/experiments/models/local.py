@@ -21,6 +21,7 @@ from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.chat import parse_completion
 from sandbox_sdk.experiments.models.local_files import file_sha256, find_model_file
 from sandbox_sdk.experiments.models.local_process import CONTEXT_TOKENS, LocalProcess
+from sandbox_sdk.experiments.result import TokenUsage
 from sandbox_sdk.values import ModelHost
 
 DEFAULT_MAX_TOKENS = 1024
@@ -80,7 +81,11 @@ class LocalProvider:
         """
         path = await anyio.to_thread.run_sync(self._find, request.model)
         if _size(request) > CONTEXT_TOKENS * _BYTES_PER_TOKEN:
-            return ModelOutput(stop_reason="model_length", finish_reason="context_length_exceeded")
+            return ModelOutput(
+                stop_reason="model_length",
+                finish_reason="context_length_exceeded",
+                usage=TokenUsage(),
+            )
         process = self._processes.get(path)
         if process is None:
             process = self._processes[path] = LocalProcess(self._require_host(), path)

@@ -1,0 +1,197 @@
+"""The result of a run, derived from its plan and its journal alone.
+
+``run_experiment`` and ``read_run`` both end here, so what was returned once can be rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from sandbox_sdk.experiments.journal import Event
+from sandbox_sdk.experiments.result import (
+    STATUS,
+    ExperimentResult,
+    Failure,
+    LimitHit,
+    Provenance,
+    ResourceUse,
+    Timings,
+    TokenUsage,
+    ToolCall,
+    ToolError,
+)
+from sandbox_sdk.values import Artifact, AttemptState
+
+LOST = Failure(
+    type="lost",
+    message="the process that ran it died before the attempt ended; run it again",
+    retryable=True,
+)
+"""The error of an attempt that nobody finished."""
+
+
+def derive_result(
+    plan: Mapping[str, Any], events: Iterable[Event], *, live: bool = False
+) -> ExperimentResult | None:
+    """Return what a run gave.
+
+    Args:
+        plan: The run's plan.
+        events: Its journal.
+        live: Whether a process still runs it; an attempt that has not ended is then not lost.
+
+    Returns:
+        The result, or ``None`` if no attempt started, or the one that did still runs.
+    """
+    fold = _Fold(plan)
+    for event in events:
+        fold.take(event)
+    if fold.started is None or (live and fold.finished is None):
+        return None
+    return fold.result()
+
+
+# Any: an event's data is JSON that this process, or one before it, wrote through ``Recorder``.
+class _Fold:
+    """Takes one event after the other and adds them up."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.started: Event | None = None
+        self.finished: Event | None = None
+        self._plan = plan
+        self._last: Event | None = None
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._messages: list[Mapping[str, Any]] = []
+        self._calls: dict[int, ToolCall] = {}
+        self._artifacts: dict[tuple[str, str], Artifact] = {}
+        self._warnings: dict[str, None] = {}
+        self._usage = TokenUsage()
+        self._model_time = self._retries_wait = 0.0
+        self._answer: Mapping[str, Any] = {}
+        self._output: str | None = None
+        config = plan["config"]
+        self._provenance = Provenance(
+            requested_model=config.get("model"), sandbox_id=plan["sandbox"]
+        )
+
+    def take(self, event: Event) -> None:
+        self._last = event
+        data = event.data
+        match event.type:
+            case "attempt.started":
+                self.started = event
+                self._provenance = attrs.evolve(
+                    self._provenance,
+                    sdk_version=data["sdk_version"],
+                    provider=data["provider"],
+                    seed=data["seed"],
+                    mock=data["provider"] == "mock",
+                )
+            case "sandbox.ready":
+                self._provenance = attrs.evolve(self._provenance, isolation=data["isolation"])
+            case "message.added":
+                message = data.get("message") or self._known[data["digest"]]
+                self._known[data["digest"]] = message
+                self._messages.append(message)
+            case "model.retried":
+                self._retries_wait += data["wait"]
+            case "model.responded":
+                self._take_answer(data)
+            case "tool.requested":
+                self._calls[data["index"]] = ToolCall(
+                    id=data["id"],
+                    name=data["name"],
+                    arguments=data["arguments"],
+                    error=ToolError(type="cancelled", message="it did not end"),
+                )
+            case "tool.finished":
+                self._take_tool(data)
+            case "code.finished":
+                self._output = data["text"]
+                self._keep([data["artifact"]] if data["artifact"] else [])
+            case "artifacts.collected":
+                self._keep(data["artifacts"])
+                skipped: Mapping[str, str] = data["skipped"]
+                for path, reason in skipped.items():
+                    self._warnings[f"the file {path!r} was not collected: {reason}"] = None
+            case "warning":
+                self._warnings[data["text"]] = None
+            case "attempt.finished":
+                self.finished = event
+            case _:
+                pass  # told for people, or by a newer version
+
+    def result(self) -> ExperimentResult:
+        started, last = self.started, self.finished or self._last
+        if started is None or last is None:
+            raise AssertionError("unreachable: the caller looked")
+        end: Mapping[str, Any] = self.finished.data if self.finished else {}
+        state = AttemptState(end.get("state", AttemptState.LOST))
+        texts: list[str] = self._answer.get("texts", [])
+        output = self._output if self._output is not None else (texts[0] if texts else "")
+        return ExperimentResult(
+            id=started.run,
+            name=self._plan["config"].get("name"),
+            config_digest=self._plan["config_digest"],
+            status=STATUS[state],
+            state=state,
+            output=output,
+            outputs=tuple(texts) or ((output,) if self._output is not None else ()),
+            stop_reason=self._answer.get("stop_reason"),
+            finish_reason=self._answer.get("finish_reason"),
+            messages=tuple(self._messages),
+            tool_calls=tuple(self._calls[index] for index in sorted(self._calls)),
+            usage=self._usage,
+            timings=Timings(
+                started_at=started.time,
+                completed_at=last.time,
+                total_time=last.monotonic - started.monotonic,
+                model_time=self._model_time,
+                tool_time=sum(call.duration for call in self._calls.values()),
+                retries_wait=self._retries_wait,
+            ),
+            artifacts=tuple(self._artifacts.values()),
+            resource_usage=_value(ResourceUse, end.get("resource_usage")),
+            limit=_value(LimitHit, end.get("limit")),
+            error=_value(Failure, end.get("error")) if self.finished else LOST,
+            warnings=tuple(self._warnings),
+            provenance=self._provenance,
+        )
+
+    def _take_answer(self, data: Mapping[str, Any]) -> None:
+        self._answer = data
+        self._usage += TokenUsage(**data["usage"])
+        self._model_time += data["duration"]
+        self._warnings |= dict.fromkeys(data["warnings"])
+        self._provenance = attrs.evolve(
+            self._provenance,
+            response_model=data["response_model"],
+            system_fingerprint=data["system_fingerprint"],
+            mock=data["mock"],
+        )
+
+    def _take_tool(self, data: Mapping[str, Any]) -> None:
+        asked = self._calls[data["index"]]
+        self._keep([data["artifact"]] if data["artifact"] else [])
+        self._calls[data["index"]] = attrs.evolve(
+            asked,
+            result=data["result"],
+            error=_value(ToolError, data["error"]),
+            exit_code=data["exit_code"],
+            duration=data["duration"],
+            raw_bytes=data["raw_bytes"],
+            kept_bytes=data["kept_bytes"],
+            artifact=data["artifact"]["sha256"] if data["artifact"] else None,
+        )
+
+    def _keep(self, artifacts: Iterable[Mapping[str, Any]]) -> None:
+        for fields in artifacts:
+            artifact = Artifact(**fields)
+            self._artifacts[artifact.path, artifact.sha256] = artifact
+
+
+def _value(cls: type[Any], fields: Mapping[str, Any] | None) -> Any:
+    return None if fields is None else cls(**fields)

@@ -1,0 +1,275 @@
+"""The conversation of one attempt: model, tools, model, until it ends or a limit ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import attrs
+
+from sandbox_sdk.errors import (
+    ModelAuthError,
+    ModelError,
+    ModelNotFound,
+    UnsupportedParameter,
+)
+from sandbox_sdk.experiments import code_blocks
+from sandbox_sdk.experiments.clock import Clock
+from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.digests import digest
+from sandbox_sdk.experiments.models import retries
+from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
+from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, decided_by, failed, stopped_by
+from sandbox_sdk.experiments.recorder import Recorder
+from sandbox_sdk.experiments.result import Failure, ToolError
+from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
+from sandbox_sdk.values import AttemptState
+
+_WRONG_CONFIG = (ModelAuthError, ModelNotFound, UnsupportedParameter)
+# What no retry mends, because the config asks for it.
+
+
+class Stopped(Exception):
+    """Ends the loop with an outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.state)
+        self.outcome = outcome
+
+
+class ModelLoop:
+    """Asks the model and runs its tools.
+
+    Args:
+        config: The experiment.
+        provider: Who answers for its model.
+        request: The call without messages.
+        tools: Runs tool calls.
+        recorder: Notes what happens.
+        clock: The attempt's time.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        provider: ModelProvider,
+        request: ModelRequest,
+        tools: Tools,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._provider = provider
+        self._tools = tools
+        self._recorder = recorder
+        self._clock = clock
+        self._tokens = 0
+        self._messages: list[Mapping[str, Any]] = []
+        self._blocks = bool(config.tools) and (
+            config.tool_format == "code_block"
+            or (config.tool_format == "auto" and not provider.supports_tools)
+        )
+        schemas = () if self._blocks else tool_schemas(config.tools)
+        self._request = attrs.evolve(request, tools=schemas)
+
+    async def run(self) -> Outcome:
+        """Run the conversation to its end.
+
+        Raises:
+            StateError: The journal cannot be written; nothing was sent after that.
+            SandboxEnded: The sandbox died.
+        """
+        for message in self._opening():
+            self._say(message)
+        try:
+            for call in range(1, self._config.limits.turns + 1):
+                output = await self._ask(call)
+                uses = self._uses(output, call)
+                if not uses:
+                    return self._end(output)
+                results = await self._use(uses)
+                if self._config.single_turn:
+                    return _decided(results[-1])
+        except Stopped as stop:
+            return stop.outcome
+        turns = self._config.limits.turns
+        return stopped_by("turns", turns, turns)
+
+    def _opening(self) -> list[Mapping[str, Any]]:
+        config = self._config
+        system = [config.system] if config.system else []
+        if self._blocks:
+            system.append(code_blocks.instructions(config.tools, single_turn=config.single_turn))
+        messages: list[Mapping[str, Any]] = list(config.messages)
+        if config.prompt is not None:
+            messages.append({"role": "user", "content": config.prompt})
+        if system:
+            messages.insert(0, {"role": "system", "content": "\n\n".join(system)})
+        return messages
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        self._messages.append(message)
+        self._recorder.message(message)
+
+    async def _ask(self, call: int) -> ModelOutput:
+        """Call the model: the request durable before it is sent, the answer before it is used."""
+        request = attrs.evolve(
+            self._request,
+            messages=tuple(self._messages),
+            parameters=self._capped_parameters(),
+            call=call,
+        )
+        await self._recorder.durable(
+            "model.requested",
+            call=call,
+            provider=self._provider.name,
+            model=request.model,
+            messages=len(request.messages),
+            parameters=request.parameters,
+            tools=[tool["function"]["name"] for tool in request.tools],
+            request=digest([request.model, request.messages, request.parameters, request.tools]),
+        )
+        waited = 0.0
+
+        async def on_retry(error: ModelError, wait: float, sends: int) -> None:
+            nonlocal waited
+            waited += wait
+            await self._recorder.durable(
+                "model.retried",
+                call=call,
+                sends=sends,
+                wait=wait,
+                error={"type": error.code, "message": error.message},
+            )
+
+        started = time.monotonic()
+        output: ModelOutput | None = None
+        with anyio.move_on_after(self._clock.left):
+            try:
+                output = await retries.generate(
+                    self._provider, request, self._config.retries, on_retry
+                )
+            except ModelError as error:
+                await self._recorder.durable(
+                    "model.failed", call=call, error={"type": error.code, "message": error.message}
+                )
+                raise Stopped(_model_failure(error, first=call == 1)) from None
+        if output is None:
+            raise Stopped(self._clock.over())
+        output = _with_ids(output, call)
+        await self._answered(call, output, time.monotonic() - started - waited)
+        return output
+
+    async def _answered(self, call: int, output: ModelOutput, duration: float) -> None:
+        self._tokens += output.usage.total_tokens
+        await self._recorder.durable(
+            "model.responded",
+            call=call,
+            texts=output.texts,
+            stop_reason=output.stop_reason,
+            finish_reason=output.finish_reason,
+            usage=attrs.asdict(output.usage),
+            response_model=output.response_model,
+            system_fingerprint=output.system_fingerprint,
+            request_id=output.request_id,
+            warnings=output.warnings,
+            mock=output.mock,
+            duration=duration,
+        )
+        if output.stop_reason == "model_length":
+            raise Stopped(stopped_by("context", None, None))
+        self._say(output.message)
+
+    def _uses(self, output: ModelOutput, call: int) -> tuple[ToolUse, ...]:
+        if not self._blocks:
+            return output.tool_uses if self._config.tools else ()
+        use = code_blocks.find_block(output.text, self._config.tools)
+        if use is None and code_blocks.is_cut(output.text, self._config.tools):
+            self._recorder.note(
+                "warning", text="the answer ends inside a code block, which was not run"
+            )
+        return () if use is None else (attrs.evolve(use, id=f"call_{call}_1"),)
+
+    async def _use(self, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
+        """Run the calls in order. Every call gets a result, even those a limit keeps from it."""
+        results: list[ToolResult] = []
+        stop: Outcome | None = None
+        for use in uses:
+            stop = stop or self._tool_limit()
+            if stop is None:
+                result = await self._tools.use(use, self._tool_timeout())
+            else:
+                kind = stop.limit.type if stop.limit else "limit"
+                error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
+                result = await self._tools.refuse(use, error)
+            results.append(result)
+            if self._blocks:
+                self._say({"role": "user", "content": code_blocks.feedback(use, result)})
+            else:
+                self._say({"role": "tool", "tool_call_id": use.id, "content": result.text})
+        if stop is None and self._clock.left <= 0:
+            stop = self._clock.over()
+        if stop is not None:
+            raise Stopped(stop)
+        return results
+
+    def _tool_limit(self) -> Outcome | None:
+        limits, tools = self._config.limits, self._tools
+        if self._clock.left <= 0:
+            return self._clock.over()
+        if limits.tool_calls is not None and tools.calls >= limits.tool_calls:
+            return stopped_by("tool_calls", limits.tool_calls, tools.calls)
+        if limits.tool_time is not None and tools.seconds >= limits.tool_time:
+            return stopped_by("tool_time", limits.tool_time, tools.seconds)
+        return None
+
+    def _tool_timeout(self) -> float:
+        limits = self._config.limits
+        left = min(limits.tool_timeout, self._clock.left)
+        if limits.tool_time is not None:
+            left = min(left, limits.tool_time - self._tools.seconds)
+        return left
+
+    def _capped_parameters(self) -> Mapping[str, Any]:
+        """Return the parameters with the answer's length capped by the tokens that are left."""
+        limit, parameters = self._config.limits.tokens, self._request.parameters
+        if limit is None:
+            return parameters
+        left = limit - self._tokens
+        if left <= 0:
+            raise Stopped(stopped_by("tokens", limit, self._tokens))
+        return {**parameters, "max_tokens": min(left, parameters.get("max_tokens", left))}
+
+    def _end(self, output: ModelOutput) -> Outcome:
+        limit = self._config.limits.tokens
+        if limit is not None and self._tokens >= limit and output.stop_reason == "max_tokens":
+            return stopped_by("tokens", limit, self._tokens)
+        return COMPLETED
+
+
+def _model_failure(error: ModelError, *, first: bool) -> Outcome:
+    outcome = failed(AttemptState.MODEL_ERROR, error)
+    # No model answered, and none will: the caller has to change what he wrote.
+    raises = error if first and isinstance(error, _WRONG_CONFIG) else None
+    return attrs.evolve(outcome, raises=raises)
+
+
+def _decided(result: ToolResult) -> Outcome:
+    if result.ended is not None:
+        return decided_by(result.ended)
+    error = result.error or ToolError(type="unknown", message="nothing was run")
+    failure = Failure(type=error.type, message=error.message)
+    return Outcome(state=AttemptState.AGENT_ERROR, error=failure)
+
+
+def _with_ids(output: ModelOutput, call: int) -> ModelOutput:
+    """Give every tool call an id of its own: models leave ids out, and repeat them."""
+    seen: set[str] = set()
+    uses: list[ToolUse] = []
+    for index, use in enumerate(output.tool_uses, start=1):
+        taken = not use.id or use.id in seen
+        uses.append(attrs.evolve(use, id=f"call_{call}_{index}") if taken else use)
+        seen.add(use.id)
+    return attrs.evolve(output, tool_uses=tuple(uses))

@@ -1,0 +1,69 @@
+"""How an attempt ends, and what ends it so."""
+
+from __future__ import annotations
+
+import attrs
+
+from sandbox_sdk.errors import ModelError, SandboxError
+from sandbox_sdk.experiments.result import Failure, LimitHit
+from sandbox_sdk.values import ATTEMPT_STATE, AttemptState, Ended
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        state: Exactly one of the states.
+        limit: The limit that ended it.
+        error: The error that ended it.
+        raises: The error to raise to the caller, where the config itself was wrong.
+    """
+
+    state: AttemptState
+    limit: LimitHit | None = None
+    error: Failure | None = None
+    raises: SandboxError | None = None
+
+
+COMPLETED = Outcome(state=AttemptState.COMPLETED)
+
+
+def stopped_by(kind: str, limit: float | None, used: float | None) -> Outcome:
+    """Return the outcome of an attempt that a limit of its config ended."""
+    state = AttemptState.TIMEOUT if kind == "time" else AttemptState.LIMIT
+    return Outcome(state=state, limit=LimitHit(type=kind, limit=limit, used=used))
+
+
+def failed(state: AttemptState, error: SandboxError) -> Outcome:
+    """Return the outcome of an attempt that an error ended."""
+    return Outcome(state=state, error=failure_of(error))
+
+
+def failure_of(error: SandboxError) -> Failure:
+    """Return an error as a value."""
+    if isinstance(error, ModelError):
+        return Failure(
+            type=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            provider_status=error.provider_status,
+            request_id=error.request_id,
+        )
+    return Failure(type=error.code, message=error.message)
+
+
+_LIMITED = frozenset({AttemptState.TIMEOUT, AttemptState.OOM, AttemptState.LIMIT})
+
+
+def decided_by(ended: Ended) -> Outcome:
+    """Return the outcome of an attempt that the end of its one program decides."""
+    state = ATTEMPT_STATE[ended.kind]
+    if state is AttemptState.COMPLETED:
+        return COMPLETED
+    if state in _LIMITED:
+        hit = LimitHit(type=ended.limit or ended.kind.value, limit=ended.limit_value)
+        return Outcome(state=state, limit=hit)
+    return Outcome(
+        state=state, error=Failure(type=ended.kind.value, message=f"the program ended {ended}")
+    )
