@@ -222,6 +222,6 @@ def parse_mapping(value: object, path: str) -> Mapping[str, object]:
     # Whatever the mapping holds is checked here.
     for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(key, str):
-            raise fault(path, f"every name must be text, not a {type(key).__name__}")
+            raise fault(path, "every name must be text")
         checked[key] = item
     return checked

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import attrs
 
+from sandbox_sdk.errors import StateError
+
 
 @attrs.frozen(kw_only=True)
 class Owner:
@@ -35,12 +37,17 @@ class Owner:
 
     @classmethod
     def current(cls) -> Owner:
-        """Return a new owner for this process."""
-        start_time = process_start(os.getpid())
+        """Return a new owner for this process; reads ``/proc``.
+
+        Raises:
+            StateError: ``/proc`` does not show this process.
+        """
+        pid = os.getpid()
+        start_time = process_start(pid)
         if start_time is None:
-            raise ProcessLookupError("this process is not in /proc; is /proc mounted?")
+            raise StateError(f"process {pid}, this one, is not in /proc; mount /proc for it")
         return cls(
-            pid=os.getpid(),
+            pid=pid,
             start_time=start_time,
             boot_id=boot_id(),
             pid_namespace=os.readlink("/proc/self/ns/pid"),

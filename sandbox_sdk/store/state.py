@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Mapping
 from functools import cache, partial
 
-from sandbox_sdk.store import records
+import anyio
+
+from sandbox_sdk.store import leases, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
@@ -33,7 +35,7 @@ class SQLiteStore:
         Raises:
             StateError: They are damaged, of a newer version, or cannot be read or written.
         """
-        store = cls(folders, Owner.current())
+        store = cls(folders, await anyio.to_thread.run_sync(Owner.current))
         await store._writer.start(store._prepare)
         return store
 
@@ -73,7 +75,7 @@ class SQLiteStore:
     ) -> None:
         """Change a record under a lease; see ``Store.update_sandbox``."""
         call = partial(
-            records.update,
+            leases.update,
             lease=lease,
             owner=self._owner,
             state=state,
@@ -85,27 +87,27 @@ class SQLiteStore:
 
     async def delete_sandbox(self, lease: Lease) -> None:
         """Delete a record under a lease; see ``Store.delete_sandbox``."""
-        call = partial(records.delete, lease=lease, owner=self._owner)
+        call = partial(leases.delete, lease=lease, owner=self._owner)
         await self._writer.run(call, writes=True)
 
     async def acquire_lease(self, id: str) -> Lease:
         """Take the right to run a sandbox; see ``Store.acquire_lease``."""
-        call = partial(records.acquire, id=id, owner=self._owner, lives=self._lives)
+        call = partial(leases.acquire, id=id, owner=self._owner, lives=self._lives)
         return await self._writer.run(call, writes=True)
 
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back; see ``Store.release_lease``."""
-        call = partial(records.release, lease=lease, owner=self._owner)
+        call = partial(leases.release, lease=lease, owner=self._owner)
         await self._writer.run(call, writes=True)
 
     async def dead_leases(self) -> tuple[DeadLease, ...]:
         """Return the leases whose owner died; see ``Store.dead_leases``."""
-        call = partial(records.dead_leases, lives=cache(self._lives))
+        call = partial(leases.dead_leases, lives=cache(self._lives))
         return await self._writer.run(call, writes=False)
 
     async def mark_lost(self, lease: Lease) -> None:
         """Record that the former owner died; see ``Store.mark_lost``."""
-        call = partial(records.mark_lost, lease=lease, owner=self._owner)
+        call = partial(leases.mark_lost, lease=lease, owner=self._owner)
         await self._writer.run(call, writes=True)
 
     async def insert_run(self, run_id: str, sandbox_id: str) -> None:
@@ -127,12 +129,12 @@ class SQLiteStore:
         return owner == self._owner or owner.lives(self._folders.owners)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        records.migrate(connection)
+        tables.migrate(connection)
         sweep(self._folders.owners)
         self._descriptor = lock(self._owner, self._folders.owners)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
-        records.release_all(connection, self._owner)
+        leases.release_all(connection, self._owner)
         if self._descriptor is not None:
             unlock(self._owner, self._folders.owners, self._descriptor)
             self._descriptor = None

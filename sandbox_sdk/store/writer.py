@@ -7,44 +7,25 @@ so each commit waits for the disk, and writes that arrive meanwhile share the ne
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import attrs
 
-from sandbox_sdk.errors import SandboxClosed, SandboxError, StateError
-from sandbox_sdk.store.folders import state_error
+from sandbox_sdk.errors import SandboxClosed, StateError
+from sandbox_sdk.store.connection import connect, explain
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 10.0
-"""How long a write waits for another process's write."""
-
 _BATCH = 512
-_ERRNO = {
-    sqlite3.SQLITE_FULL: errno.ENOSPC,
-    sqlite3.SQLITE_IOERR: errno.EIO,
-    sqlite3.SQLITE_READONLY: errno.EROFS,
-    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
-    sqlite3.SQLITE_BUSY: errno.EBUSY,
-}
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "free space on that disk, or set state_dir to a folder on another",
-    sqlite3.SQLITE_READONLY: "make it writable, or set state_dir to another folder",
-    sqlite3.SQLITE_BUSY: f"another process held it for {BUSY_SECONDS:g} s; try again",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; move it away, or restore it",
-    sqlite3.SQLITE_NOTADB: "the file is damaged or of another program; move it away",
-}
 
 
 @attrs.frozen
@@ -54,7 +35,10 @@ class _Job:
     # Any: the result's type is known to the caller of run() only.
     call: Callable[[sqlite3.Connection], Any]
     writes: bool
-    future: Future[Any] = attrs.field(factory=Future)
+    # asyncio: anyio has nothing that a thread can complete for many waiters at once.
+    future: asyncio.Future[Any] = attrs.field(
+        factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 @attrs.frozen
@@ -64,6 +48,15 @@ class _Outcome:
     job: _Job
     result: Any = None
     error: Exception | None = None
+
+    def tell(self) -> None:
+        """Hand it to the caller, on the caller's loop."""
+        if self.job.future.done():  # cancelled meanwhile
+            return
+        if self.error is None:
+            self.job.future.set_result(self.result)
+        else:
+            self.job.future.set_exception(self.error)
 
 
 class Writer:
@@ -93,8 +86,13 @@ class Writer:
         threading.Thread(
             target=self._work, args=(prepare, opened), name="sandbox-sdk-store", daemon=True
         ).start()
-        # asyncio: anyio cannot wait for a concurrent future.
-        await asyncio.wrap_future(opened)
+        try:
+            await asyncio.wrap_future(opened)
+        except BaseException:
+            # Cancelled, or failed: nobody will close what may still open.
+            self._closed = True
+            self._jobs.put(None)
+            raise
 
     async def run(self, call: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         """Run a call on the connection and return what it returned, once it is durable.
@@ -117,7 +115,7 @@ class Writer:
             if self._closed:
                 raise SandboxClosed("the client is closed; make a new one")
             self._jobs.put(job)
-        result: T = await asyncio.wrap_future(job.future)
+        result: T = await job.future
         return result
 
     async def stop(self, last: Callable[[sqlite3.Connection], None]) -> None:
@@ -135,22 +133,20 @@ class Writer:
             self._closed = True
             self._jobs.put(job)
             self._jobs.put(None)
-        try:
-            await asyncio.wrap_future(job.future)
-        finally:
-            await asyncio.wrap_future(self._ended)
+        # Shielded: a lease that is not released lasts as long as this process.
+        with anyio.CancelScope(shield=True):
+            try:
+                await job.future
+            finally:
+                await asyncio.wrap_future(self._ended)
 
     def _work(self, prepare: Callable[[sqlite3.Connection], None], opened: Future[None]) -> None:
+        if not opened.set_running_or_notify_cancel():
+            return
         try:
-            with _alone(self._path.with_suffix(".lock")):
-                connection = _connect(self._path)
-                try:
-                    prepare(connection)
-                except BaseException:
-                    connection.close()
-                    raise
+            connection = connect(self._path, prepare)
         except Exception as error:  # noqa: BLE001 - handed to the caller of start()
-            opened.set_exception(self._explain(error))
+            opened.set_exception(explain(error, self._path))
             return
         opened.set_result(None)
         try:
@@ -175,7 +171,7 @@ class Writer:
     def _run(self, connection: sqlite3.Connection, waiting: Sequence[_Job]) -> None:
         """Run jobs in one transaction and tell each caller how its own went."""
         # A job whose caller was cancelled before it began is left out.
-        batch = [job for job in waiting if job.future.set_running_or_notify_cancel()]
+        batch = [job for job in waiting if not job.future.cancelled()]
         try:
             connection.execute(
                 "BEGIN IMMEDIATE" if any(job.writes for job in batch) else "BEGIN DEFERRED"
@@ -183,30 +179,33 @@ class Writer:
             outcomes = [_attempt(connection, job) for job in batch]
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to every caller; the thread goes on
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for job in batch:
-                job.future.set_exception(self._explain(error))
-            return
-        for outcome in outcomes:
-            if outcome.error is None:
-                outcome.job.future.set_result(outcome.result)
-            else:
-                outcome.job.future.set_exception(self._explain(outcome.error))
+            # Should this fail as well, the next BEGIN does, and its callers are told.
+            with suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            outcomes = [_Outcome(job, error=error) for job in batch]
+        _tell([self._explained(outcome) for outcome in outcomes])
 
-    def _explain(self, error: Exception) -> Exception:
-        """Return the ``StateError`` for what SQLite or the kernel refused; others as they are."""
-        if isinstance(error, sqlite3.Error):
-            # Python's own misuse errors have no code; an extended code's low byte is the kind.
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            advice = _ADVICE.get(code, "look at the disk and at the folder's permissions")
-            explained = StateError(f"{self._path}: {error}; {advice}", errno=_ERRNO.get(code))
-        elif isinstance(error, OSError) and not isinstance(error, SandboxError):
-            explained = state_error(error, f"{self._path} cannot be used")
-        else:
-            return error
-        explained.__cause__ = error
-        return explained
+    def _explained(self, outcome: _Outcome) -> _Outcome:
+        if outcome.error is None:
+            return outcome
+        return attrs.evolve(outcome, error=explain(outcome.error, self._path))
+
+
+def _tell(outcomes: Sequence[_Outcome]) -> None:
+    """Wake each loop once, however many of its callers wait."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome.job.future.get_loop(), []).append(outcome)
+    for loop, told in by_loop.items():
+        # A closed loop has nobody left who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_tell_all, told)
+
+
+def _tell_all(outcomes: Sequence[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
 
 
 def _attempt(connection: sqlite3.Connection, job: _Job) -> _Outcome:
@@ -222,43 +221,3 @@ def _attempt(connection: sqlite3.Connection, job: _Job) -> _Outcome:
         outcome = _Outcome(job, error=error)
     connection.execute("RELEASE job")
     return outcome
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # SQLite gives its side files the mode of the database, which it would make world-readable.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        _set_up(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _set_up(connection: sqlite3.Connection, path: Path) -> None:
-    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-    if mode != "wal":
-        raise StateError(f"{path}: this file system cannot hold SQLite's write-ahead log")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA trusted_schema=OFF")
-
-
-@contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """Let one process at a time open: a switch to WAL does not wait for another by itself."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
-        yield
-    finally:
-        os.close(descriptor)
