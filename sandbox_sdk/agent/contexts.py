@@ -58,16 +58,16 @@ def _serve(code: int, results: int, packages: list[str]) -> int:
     _line_buffered()
     with os.fdopen(code, "rb") as pieces, os.fdopen(results, "wb", buffering=0) as out:
         for number, line in enumerate(pieces, 1):
-            reply, exit_code = _run(json.loads(line)["code"], number, module.__dict__)
+            reply = _run(json.loads(line)["code"], number, module.__dict__)
             _flush()
             out.write(json.dumps(reply).encode() + b"\n")
-            if exit_code is not None:
-                return exit_code
+            if "exit" in reply:
+                return int(reply["exit"])
     return 0
 
 
-def _run(source: str, number: int, names: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
-    """Run one piece; return the reply, and the exit code if the code asked to exit."""
+def _run(source: str, number: int, names: dict[str, Any]) -> dict[str, Any]:
+    """Run one piece and return the reply; ``exit`` in it is the code it asked to exit with."""
     name = f"<code {number}>"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     try:
@@ -75,12 +75,12 @@ def _run(source: str, number: int, names: dict[str, Any]) -> tuple[dict[str, Any
         exec(body, names)  # noqa: S102 - running guest code is what this process is for
         value = None if last is None else eval(last, names)  # noqa: S307
         if value is None:
-            return {"results": []}, None
-        return {"results": [{"text/plain": _cut(repr(value))}]}, None
+            return {"results": []}
+        return {"results": [{"text/plain": _cut(repr(value))}]}
     except SystemExit as exit_:
-        return {"results": []}, _exit_code(exit_.code)
+        return {"results": [], "exit": _exit_code(exit_.code)}
     except BaseException as error:  # noqa: BLE001 - whatever guest code raises is its result
-        return {"results": [], "error": _describe(error)}, None
+        return {"results": [], "error": _describe(error)}
 
 
 def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:

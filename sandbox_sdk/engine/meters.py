@@ -29,7 +29,11 @@ class FolderUse:
 
 
 def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
-    """Walk a folder, never through a link, until all is counted or a bound is passed."""
+    """Walk a folder, never through a link, until all is counted or a bound is passed.
+
+    What cannot be looked into (a folder without permissions, a path longer than the kernel's
+    bound) could hide anything, so it counts as more files than allowed.
+    """
     total = files = 0
     seen: set[int] = set()
     todo = [os.fspath(folder)]
@@ -38,6 +42,8 @@ def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
             entries = os.scandir(todo.pop())
         except (FileNotFoundError, NotADirectoryError):
             continue  # guests remove things while we look
+        except OSError:
+            return FolderUse(bytes=total, files=most_files + 1, complete=False)
         with entries:
             for entry in entries:
                 try:

@@ -12,6 +12,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.engine import meters
+from sandbox_sdk.engine.channel import Activity
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.limits import WATCH_SECONDS
 from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
@@ -21,19 +22,6 @@ log = logging.getLogger("sandbox_sdk.engine")
 
 # A walk may take a twentieth of the time: large workspaces are looked at less often.
 _WALK_SHARE = 20
-
-
-@attrs.define(eq=False)
-class Activity:
-    """When the sandbox was last used, and whether a call is in flight.
-
-    Attributes:
-        calls: Calls in flight.
-        last: When the last frame passed, on ``anyio.current_time``'s clock.
-    """
-
-    calls: int = 0
-    last: float = attrs.field(factory=anyio.current_time)
 
 
 @attrs.define(eq=False)
@@ -66,8 +54,11 @@ class Running:
     verdict: Ended | None = None
     over: anyio.Event = attrs.field(factory=anyio.Event)
 
-    async def end(self, verdict: Ended) -> None:
-        """End the sandbox for this reason, unless it is ending for another, and wait."""
+    async def end(self, verdict: Ended | None) -> None:
+        """End the sandbox for this reason, unless it is ending for another, and wait.
+
+        Without a reason the host finds out by itself why it ended.
+        """
         if self.verdict is None:
             self.verdict = verdict
         await self.launcher.kill(self.launched)

@@ -6,6 +6,7 @@ import socket
 from collections import deque
 
 import anyio
+import attrs
 
 from sandbox_sdk.agent import frames
 from sandbox_sdk.errors import ProtocolError
@@ -13,10 +14,42 @@ from sandbox_sdk.errors import ProtocolError
 _LARGEST_READ = 256 * 1024
 
 
+@attrs.define(eq=False)
+class Activity:
+    """When a sandbox was last used, and which calls are in flight.
+
+    Attributes:
+        calls: Exchanges that run something: a kept context does from its input to its result.
+        last: When the last frame passed, on ``anyio.current_time``'s clock.
+    """
+
+    calls: set[int] = attrs.field(factory=set)
+    last: float = attrs.field(factory=anyio.current_time)
+
+    def sent(self, frame: frames.Frame) -> None:
+        """Take a frame to the agent into account."""
+        self.last = anyio.current_time()
+        if frame.kind in (frames.OPEN, frames.DATA):
+            self.calls.add(frame.exchange)
+
+    def received(self, frame: frames.Frame) -> None:
+        """Take a frame from the agent into account."""
+        self.last = anyio.current_time()
+        if frame.kind == frames.END or (
+            frame.kind == frames.DATA and frame.stream == frames.RESULT
+        ):
+            self.calls.discard(frame.exchange)
+
+
 class SocketChannel:
-    """Frames over one end of a stream socket pair. ``receive`` has one user at a time."""
+    """Frames over one end of a stream socket pair. ``receive`` has one user at a time.
+
+    Attributes:
+        activity: What idleness is judged by.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.activity = Activity()
         sock.setblocking(False)
         self._socket = sock
         self._splitter = frames.Splitter()
@@ -29,6 +62,7 @@ class SocketChannel:
         Raises:
             ConnectionError: The agent is gone, or the channel was closed.
         """
+        self.activity.sent(frames.decode(frame))
         data = memoryview(frames.delimit(frame))
         async with self._sending:
             while data:
@@ -57,7 +91,9 @@ class SocketChannel:
             if not data:
                 raise ConnectionError("the agent hung up")
             try:
-                self._received.extend(self._splitter.feed(data))
+                for frame in self._splitter.feed(data):
+                    self.activity.received(frames.decode(frame))
+                    self._received.append(frame)
             except ValueError as error:
                 raise ProtocolError(f"the agent broke the protocol: {error}") from error
         return self._received.popleft()

@@ -1,0 +1,239 @@
+"""The host's side of a channel: many exchanges with one agent, multiplexed, with flow control.
+
+All that arrives is hostile: unknown frames, frames for exchanges that never were, and more bytes
+than were given credit for end the channel with ``ProtocolError``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import anyio
+
+from sandbox_sdk.agent import frames
+from sandbox_sdk.backends.base import Channel
+from sandbox_sdk.errors import ProtocolError
+
+_OUTPUTS = (frames.STDOUT, frames.STDERR, frames.RESULT)
+_LONGEST_REPORT = 4096
+
+
+class Sink(Protocol):
+    """Where an exchange's output goes."""
+
+    def take(self, stream: int, data: bytes) -> int:
+        """Take bytes of a stream; return how many are done with, for which credit goes back."""
+
+    def end(self, stream: int) -> None:
+        """Note that a stream has ended."""
+
+
+class Exchange:
+    """One thing that runs inside, as the host holds it.
+
+    Attributes:
+        number: Its number on the channel.
+        report: How its program ended, as PID 1 told; ``None`` before that, or if it never did.
+        over: Set when the report came, or the agent was lost.
+        bytes_seen: Output bytes that arrived.
+    """
+
+    def __init__(self, number: int, channel: Channel, sink: Sink) -> None:
+        self.number = number
+        self.report: Mapping[str, Any] | None = None
+        self.over = anyio.Event()
+        self.bytes_seen = 0
+        self._channel = channel
+        self._sink = sink
+        self._send_credit = frames.WINDOW
+        self._credit_came = anyio.Event()
+        self._allowed = dict.fromkeys(_OUTPUTS, frames.WINDOW)
+        self._owed = dict.fromkeys(_OUTPUTS, 0)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes to standard input; waits while the program does not read.
+
+        What the program never reads is dropped when it ends.
+
+        Raises:
+            ConnectionError: The agent is gone.
+        """
+        view = memoryview(data)
+        while view and not self.over.is_set():
+            if self._send_credit == 0:
+                self._credit_came = anyio.Event()
+                await self._credit_came.wait()
+                continue
+            part = bytes(view[: min(self._send_credit, frames.MAX_DATA)])
+            self._send_credit -= len(part)
+            await self._send(frames.DATA, frames.STDIN, part)
+            view = view[len(part) :]
+
+    async def send_eof(self) -> None:
+        """End standard input."""
+        if not self.over.is_set():
+            await self._send(frames.EOF, frames.STDIN)
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the program, if it still runs."""
+        if not self.over.is_set():
+            await self._send(frames.SIGNAL, body=frames.encode_number(number))
+
+    async def kill(self) -> None:
+        """Ask for the end of the program and all its descendants; ``over`` tells when."""
+        if not self.over.is_set():
+            await self._send(frames.KILL)
+
+    async def give_credit(self, stream: int, count: int) -> None:
+        """Give back credit for bytes that are done with, in worthwhile portions."""
+        self._owed[stream] += count
+        if self._owed[stream] >= frames.WINDOW // 2 and not self.over.is_set():
+            owed, self._owed[stream] = self._owed[stream], 0
+            self._allowed[stream] += owed
+            await self._send(frames.CREDIT, stream, frames.encode_number(owed))
+
+    async def handle(self, frame: frames.Frame) -> None:
+        """Take a frame of the agent.
+
+        Raises:
+            ValueError: It breaks the protocol.
+        """
+        if frame.kind == frames.DATA:
+            self._allowed[frame.stream] -= len(frame.body)
+            if self._allowed[frame.stream] < 0:
+                raise ValueError(f"more bytes on stream {frame.stream} than the credit given")
+            self.bytes_seen += len(frame.body)
+            done = self._sink.take(frame.stream, frame.body)
+            await self.give_credit(frame.stream, done)
+        elif frame.kind == frames.EOF:
+            self._sink.end(frame.stream)
+        elif frame.kind == frames.CREDIT:
+            self._send_credit += frames.decode_number(frame.body)
+            self._credit_came.set()
+        elif frame.kind == frames.END:
+            self._end(_report(frame.body))
+        else:
+            raise ValueError(f"frame of kind {frame.kind}")
+
+    def lose(self) -> None:
+        """Note that the agent is gone."""
+        self._end(None)
+
+    def _end(self, report: Mapping[str, Any] | None) -> None:
+        self.report = report
+        self.over.set()
+        self._credit_came.set()
+        for stream in _OUTPUTS:
+            self._sink.end(stream)
+
+    async def _send(self, kind: int, stream: int = 0, body: bytes = b"") -> None:
+        await self._channel.send(frames.encode(kind, self.number, stream, body))
+
+
+class Exchanges:
+    """All exchanges of one channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._numbers = itertools.count(1)
+        self._live: dict[int, Exchange] = {}
+        self.lost = False
+
+    async def open(self, request: Mapping[str, Any], sink: Sink) -> Exchange:
+        """Start something inside.
+
+        Raises:
+            ConnectionError: The agent is gone.
+        """
+        if self.lost:
+            raise ConnectionError("the agent is gone")
+        body = json.dumps(request).encode()
+        if len(body) > frames.MAX_FRAME - 64:
+            raise ValueError(f"request of {len(body)} bytes; write what is large to a file first")
+        exchange = Exchange(next(self._numbers), self._channel, sink)
+        self._live[exchange.number] = exchange
+        await self._channel.send(frames.encode(frames.OPEN, exchange.number, body=body))
+        return exchange
+
+    async def serve(self) -> None:
+        """Hand every frame to its exchange until the agent is gone; one task runs this.
+
+        Raises:
+            ProtocolError: The agent broke the protocol.
+        """
+        try:
+            while True:
+                frame = frames.decode(await self._channel.receive())
+                exchange = self._live[frame.exchange]
+                await exchange.handle(frame)
+                if exchange.over.is_set():
+                    del self._live[exchange.number]
+        except ConnectionError:
+            return
+        except KeyError as error:
+            raise ProtocolError(f"the agent used exchange or stream {error}, not open") from error
+        except ValueError as error:
+            raise ProtocolError(f"the agent broke the protocol: {error}") from error
+        finally:
+            self.lost = True
+            for exchange in self._live.values():
+                exchange.lose()
+
+
+class Buffer:
+    """A sink that keeps each stream's bytes until someone reads them."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, deque[bytes]] = {stream: deque() for stream in _OUTPUTS}
+        self._ended: set[int] = set()
+        self._changed = anyio.Event()
+        self._dropping = False
+        self.dropped = 0
+
+    def take(self, stream: int, data: bytes) -> int:
+        """Keep bytes for a reader, who gives the credit back."""
+        if self._dropping:
+            self.dropped += len(data)
+            return len(data)
+        self._chunks[stream].append(data)
+        self._wake()
+        return 0
+
+    def end(self, stream: int) -> None:
+        """Note that a stream has ended."""
+        self._ended.add(stream)
+        self._wake()
+
+    async def next(self, stream: int) -> bytes:
+        """Return the next bytes of a stream, or ``b""`` at its end."""
+        while not self._chunks[stream]:
+            if stream in self._ended:
+                return b""
+            await self._changed.wait()
+        return self._chunks[stream].popleft()
+
+    def drop(self) -> dict[int, int]:
+        """Drop what is kept and all that comes; return the bytes dropped now, per stream."""
+        self._dropping = True
+        gone = {stream: sum(map(len, chunks)) for stream, chunks in self._chunks.items()}
+        for chunks in self._chunks.values():
+            chunks.clear()
+        self.dropped += sum(gone.values())
+        return gone
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+def _report(body: bytes) -> Mapping[str, Any]:
+    if len(body) > _LONGEST_REPORT:
+        raise ValueError(f"report of {len(body)} bytes")
+    report = json.loads(body)
+    if not isinstance(report, dict):
+        raise ValueError("report that is no object")  # noqa: TRY004 - a protocol fault, as others
+    return report

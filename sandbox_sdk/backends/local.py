@@ -1,0 +1,248 @@
+"""Sandboxes on this machine, in the process that asks for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import attrs
+
+from sandbox_sdk.backends.base import Channel, LimitHits, Standing
+from sandbox_sdk.engine import extract, reaper
+from sandbox_sdk.engine.channel import SocketChannel
+from sandbox_sdk.engine.local import Engine
+from sandbox_sdk.engine.running import Running
+from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.errors import ProtocolError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.isolation.walls import cgroups
+from sandbox_sdk.store.base import Lease, Store
+from sandbox_sdk.store.folders import StateFolders, state_error
+from sandbox_sdk.values import (
+    Collected,
+    Ended,
+    EndKind,
+    SandboxInfo,
+    SandboxSpec,
+    SandboxState,
+    Usage,
+    new_id,
+)
+
+log = logging.getLogger("sandbox_sdk.backends")
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A sandbox that runs in this process."""
+
+    lease: Lease
+    running: Running
+    channel: SocketChannel
+
+
+class LocalBackend:
+    """A ``Backend`` over the engine of this machine and the records of one state folder."""
+
+    def __init__(
+        self,
+        store: Store,
+        folders: StateFolders,
+        supervisor: Supervisor,
+        *,
+        uid_range: tuple[int, int],
+    ) -> None:
+        self._store = store
+        self._folders = folders
+        self._supervisor = supervisor
+        self._engine = Engine(supervisor, agent_folder=folders.agent, uid_range=uid_range)
+        self._held: dict[str, _Held] = {}
+        self._ended: dict[str, Ended] = {}
+        self._starting: dict[str, anyio.Lock] = {}  # one start or stop of a sandbox at a time
+
+    async def create(self, spec: SandboxSpec) -> SandboxInfo:
+        """Record a new sandbox."""
+        info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
+        await self._store.insert_sandbox(info)
+        return info
+
+    async def start(self, id: str) -> Standing:
+        """Set a sandbox up, or return at once what holds if it runs here."""
+        async with self._lock(id):
+            held = self._held.get(id)
+            if held is None or held.running.verdict is not None:
+                if held is not None:
+                    await held.running.over.wait()
+                held = await self._start(id)
+            return Standing(isolation=held.running.isolation, limits=held.running.limits)
+
+    async def _start(self, id: str) -> _Held:
+        lease = await self._store.acquire_lease(id)
+        try:
+            info = await self._store.get_sandbox(id)
+            workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
+            if info.started_at is None:
+                files = await self._store.initial_files(id)
+                await anyio.to_thread.run_sync(_fill, workspace, files)
+
+            async def on_end(running: Running, ended: Ended) -> None:
+                self._ended[id] = ended
+                if held := self._held.pop(id, None):
+                    held.channel.close()
+                await self._store.update_sandbox(
+                    lease, state=SandboxState.STOPPED, ended=ended, release=True
+                )
+
+            running, channel = await self._engine.start(id, info.spec, workspace, on_end)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._store.release_lease(lease)
+            raise
+        self._ended.pop(id, None)
+        held = self._held[id] = _Held(lease, running, channel)
+        await self._supervisor.start_soon(running.guard)
+        try:
+            await self._store.update_sandbox(
+                lease, state=SandboxState.RUNNING, started_at=time.time()
+            )
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await running.end(Ended(kind=EndKind.INFRA, detail="its start was not recorded"))
+            raise
+        return held
+
+    async def stop(self, id: str) -> None:
+        """End a sandbox and wait until nothing of it is left but its workspace and results."""
+        async with self._lock(id):
+            if held := self._held.get(id):
+                await held.running.end(Ended(kind=EndKind.OK, detail="cleaned up"))
+            else:
+                # Held by nobody, or by a live process, which the lease tells.
+                await self._store.release_lease(await self._store.acquire_lease(id))
+
+    async def delete(self, id: str) -> None:
+        """Stop a sandbox and remove its record, workspace and results."""
+        await self.stop(id)
+        async with self._lock(id):
+            lease = await self._store.acquire_lease(id)
+            runs = await self._store.list_runs(id)
+            await self._store.delete_sandbox(lease)
+            folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
+            await anyio.to_thread.run_sync(_remove, folders)
+        self._starting.pop(id, None)
+        self._ended.pop(id, None)
+
+    async def get(self, id: str) -> SandboxInfo:
+        """Return a sandbox's record."""
+        return await self._store.get_sandbox(id)
+
+    async def list(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:
+        """Return all records, oldest first."""
+        return await self._store.list_sandboxes(include_internal=include_internal)
+
+    async def usage(self, ids: Sequence[str]) -> tuple[Usage, ...]:
+        """Return what each sandbox uses now, in the order asked."""
+        return tuple(
+            self._held[each].running.usage()
+            if each in self._held
+            else Usage(sandbox_id=each, reason="it does not run in this process")
+            for each in ids
+        )
+
+    async def limit_hits(self, id: str) -> LimitHits:
+        """Return what the kernel counted against a running sandbox's limits."""
+        if id not in self._held:
+            return LimitHits()
+        counted = self._held[id].running.counters()
+        return LimitHits(oom_kills=counted.oom_kills, pids_refused=counted.pids_refused)
+
+    async def ended(self, id: str) -> Ended:
+        """Wait until a sandbox that ran here has ended, and return how."""
+        if held := self._held.get(id):
+            await held.running.over.wait()
+        return self._ended[id]
+
+    @asynccontextmanager
+    async def connect(self, id: str) -> AsyncIterator[Channel]:
+        """Open the channel to a running sandbox, which ends with it."""
+        held = self._held[id]
+        verdict = None
+        try:
+            yield held.channel
+        except ProtocolError as error:
+            verdict = Ended(kind=EndKind.SANDBOX_DIED, detail=str(error))
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await held.running.end(verdict)
+
+    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+        """Copy files of a workspace into a content-addressed folder, running or not."""
+        workspace = self._folders.workspace(id)
+        if not workspace.exists():
+            return Collected()
+        try:
+            return await anyio.to_thread.run_sync(extract.collect, workspace, patterns, destination)
+        except OSError as error:
+            raise state_error(error, f"artifacts cannot be kept in {destination}", id) from error
+
+    async def reap(self) -> tuple[str, ...]:
+        """Remove what owners that died left behind; return the ids of their sandboxes."""
+        reaped: list[str] = []
+        hierarchy, _ = await anyio.to_thread.run_sync(cgroups.find)
+        for dead in await self._store.dead_leases():
+            try:
+                lease = await self._store.acquire_lease(dead.sandbox_id)
+            except (SandboxBusy, SandboxNotFound):
+                continue  # another process was first
+            if hierarchy is not None:
+                group = hierarchy.group(dead.sandbox_id)
+                await anyio.to_thread.run_sync(reaper.remove_group, group)
+            await self._store.mark_lost(lease)
+            if dead.internal:
+                await self.delete(dead.sandbox_id)
+            log.info("sandbox.lost", extra={"sandbox_id": dead.sandbox_id})
+            reaped.append(dead.sandbox_id)
+        return tuple(reaped)
+
+    async def aclose(self) -> None:
+        """End every sandbox that runs here, then the launcher. Idempotent."""
+        stopped = Ended(kind=EndKind.OK, detail="the client was closed")
+        async with anyio.create_task_group() as group:
+            for held in list(self._held.values()):
+                group.start_soon(held.running.end, stopped)
+        await self._engine.aclose()
+
+    def _lock(self, id: str) -> anyio.Lock:
+        return self._starting.setdefault(id, anyio.Lock())
+
+
+def _fill(workspace: Path, files: Mapping[str, bytes]) -> None:
+    """Write the initial files; no code has run in the workspace yet.
+
+    Raises:
+        StateError: They cannot be written.
+    """
+    try:
+        for name, content in files.items():
+            path = workspace / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    except OSError as error:
+        raise state_error(error, f"the initial files cannot be written to {workspace}") from error
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Remove folders for good.
+
+    Raises:
+        StateError: The host refused.
+    """
+    for folder in folders:
+        try:
+            reaper.remove_tree(folder)
+        except OSError as error:
+            raise state_error(error, f"{folder} cannot be removed") from error

@@ -1,0 +1,268 @@
+"""Running something inside to its end: output kept within a bound, time kept by the host."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import attrs
+
+from sandbox_sdk.agent import frames
+from sandbox_sdk.backends.exchanges import Exchange
+from sandbox_sdk.errors import ProtocolError
+from sandbox_sdk.link import Link
+from sandbox_sdk.values import (
+    MIB,
+    CodeError,
+    CodeResult,
+    CommandResult,
+    Ended,
+    EndKind,
+)
+
+LONGEST_RESULT = MIB
+"""Longest line a Python context may answer with; more breaks the protocol."""
+
+
+class Collector:
+    """A sink that keeps output up to a bound and counts the rest.
+
+    Attributes:
+        done: Set at the end of the exchange or of a result line, or once the bound is passed.
+        full: Whether the bound was passed.
+        seen: Output bytes that came.
+        kept: Output bytes kept.
+    """
+
+    def __init__(self, most: int, *, until_line: bool = False) -> None:
+        self.done = anyio.Event()
+        self.full = False
+        self.seen = 0
+        self.kept = 0
+        self._most = most
+        self._until_line = until_line
+        self._bytes = {stream: bytearray() for stream in (frames.STDOUT, frames.STDERR)}
+        self._result = bytearray()
+
+    def take(self, stream: int, data: bytes) -> int:
+        """Keep what fits; all of it is done with at once."""
+        if stream == frames.RESULT:
+            if len(self._result) <= LONGEST_RESULT:
+                self._result += data
+            if (self._until_line and b"\n" in data) or len(self._result) > LONGEST_RESULT:
+                self.done.set()
+            return len(data)
+        self.seen += len(data)
+        fits = data[: self._most - self.kept]
+        self.kept += len(fits)
+        self._bytes[stream] += fits
+        if len(fits) < len(data) and not self.full:
+            self.full = True
+            self.done.set()
+        return len(data)
+
+    def end(self, stream: int) -> None:
+        """Note the end of a stream; the result's end is the exchange's."""
+        if stream == frames.RESULT:
+            self.done.set()
+
+    @property
+    def stdout(self) -> bytes:
+        """What was kept of standard output."""
+        return bytes(self._bytes[frames.STDOUT])
+
+    @property
+    def stderr(self) -> bytes:
+        """What was kept of standard error."""
+        return bytes(self._bytes[frames.STDERR])
+
+    def result(self) -> Mapping[str, Any] | None:
+        """Return the line that a Python context answered with, or ``None`` if it did not.
+
+        Raises:
+            ProtocolError: It is too long, or no JSON of the agreed shape.
+        """
+        if not self._result:
+            return None
+        if len(self._result) > LONGEST_RESULT:
+            raise ProtocolError(f"the context answered with more than {LONGEST_RESULT} bytes")
+        return parse_result(bytes(self._result.split(b"\n", 1)[0]))
+
+    def measured(self, ended: Ended) -> Ended:
+        """Return ``ended`` with the counts of output."""
+        return attrs.evolve(
+            ended,
+            truncated=self.seen > self.kept,
+            bytes_seen=self.seen,
+            bytes_kept=self.kept,
+        )
+
+
+async def wait(
+    link: Link,
+    exchange: Exchange,
+    collector: Collector,
+    *,
+    stdin: bytes,
+    timeout: float | None,
+    more: bool = False,
+) -> Ended | None:
+    """Wait for the collector to be done, within the call's time; kill what runs on.
+
+    Args:
+        link: The connection.
+        exchange: What runs.
+        collector: Its sink.
+        stdin: What it reads.
+        timeout: Seconds; ``None`` is no bound.
+        more: Whether it may be given more to read later.
+
+    Returns:
+        The host's verdict, or ``None`` if the program ended by itself.
+    """
+    verdict: Ended | None = None
+    try:
+        with anyio.move_on_after(timeout) as clock:
+            if len(stdin) <= frames.WINDOW:  # the credit every stream begins with: no waiting
+                await _feed(exchange, stdin, more)
+                await collector.done.wait()
+            else:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_feed, exchange, stdin, more)
+                    await collector.done.wait()
+                    group.cancel_scope.cancel()
+        if clock.cancelled_caught and not exchange.over.is_set():
+            verdict = Ended(kind=EndKind.TIMEOUT, limit="timeout", limit_value=timeout)
+        elif collector.full:
+            most = link.resources.output_bytes
+            verdict = Ended(kind=EndKind.OUTPUT_LIMIT, limit="output", limit_value=most)
+    except BaseException:  # cancelled by the caller: what runs inside must not stay
+        await link.kill(exchange)
+        raise
+    if verdict is not None:
+        await link.kill(exchange)
+    return verdict
+
+
+async def run_command(
+    link: Link, request: Mapping[str, Any], *, stdin: bytes, timeout: float | None
+) -> CommandResult:
+    """Run a command to its end.
+
+    Raises:
+        SandboxEnded: The sandbox has ended before.
+    """
+    began = time.monotonic()
+    collector = Collector(link.resources.output_bytes)
+    exchange = await link.start({"kind": "command", **request}, collector)
+    verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
+    ended = await link.judge(exchange, verdict)
+    return CommandResult(
+        ended=collector.measured(ended),
+        stdout_bytes=collector.stdout,
+        stderr_bytes=collector.stderr,
+        duration=time.monotonic() - began,
+    )
+
+
+async def run_python(link: Link, code: str, *, timeout: float | None) -> CodeResult:
+    """Run code to its end in a fresh context.
+
+    Raises:
+        SandboxEnded: The sandbox has ended before.
+        ProtocolError: What the context answered is no result.
+    """
+    began = time.monotonic()
+    collector = Collector(link.resources.output_bytes)
+    exchange = await link.start({"kind": "python"}, collector)
+    verdict = await wait(link, exchange, collector, stdin=piece(code), timeout=timeout)
+    await link.kill(exchange)  # only if its answer was too long to be waited for
+    ended = await link.judge(exchange, verdict)
+    return code_result(collector, ended, began)
+
+
+def as_code(done: CommandResult) -> CodeResult:
+    """Return what a shell script did as the result of code."""
+    return CodeResult(
+        ended=done.ended, stdout=done.stdout, stderr=done.stderr, duration=done.duration
+    )
+
+
+def piece(code: str) -> bytes:
+    """Return code as a Python context reads it."""
+    return json.dumps({"code": code}).encode() + b"\n"
+
+
+def code_result(collector: Collector, ended: Ended, began: float) -> CodeResult:
+    """Return the result of code from its answer and the end that the host found.
+
+    Raises:
+        ProtocolError: The answer is no result.
+    """
+    answer = collector.result() if ended.kind in (EndKind.OK, EndKind.NONZERO) else None
+    error = None
+    if answer is not None and (told := answer.get("error")):
+        error = CodeError(name=told["name"], message=told["message"], traceback=told["traceback"])
+        ended = attrs.evolve(ended, kind=EndKind.NONZERO, exit_code=1)
+    return CodeResult(
+        ended=collector.measured(ended),
+        stdout=collector.stdout.decode("utf-8", "replace"),
+        stderr=collector.stderr.decode("utf-8", "replace"),
+        results=tuple(answer["results"]) if answer else (),
+        error=error,
+        duration=time.monotonic() - began,
+    )
+
+
+def parse_result(line: bytes) -> Mapping[str, Any]:
+    """Return a context's answer; all of it is the guest's word, so its shape is checked whole.
+
+    Raises:
+        ProtocolError: It is no JSON, repeats a key, holds NaN, or has another shape.
+    """
+    try:
+        answer = json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the context's answer is not the JSON agreed on: {error}") from error
+    if not _is_answer(answer):
+        raise ProtocolError("the context's answer has not the shape agreed on")
+    checked: Mapping[str, Any] = answer
+    return checked
+
+
+def _is_answer(answer: object) -> bool:
+    if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+        return False
+    error = answer.get("error")
+    if error is not None and not (
+        _is_text(error) and {"name", "message", "traceback"} <= error.keys()
+    ):
+        return False
+    return all(map(_is_text, answer["results"])) and isinstance(answer.get("exit", 0), int)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+async def _feed(exchange: Exchange, data: bytes, more: bool) -> None:
+    try:
+        await exchange.send(data)
+        if not more:
+            await exchange.send_eof()
+    except ConnectionError:
+        return  # the end of the exchange tells

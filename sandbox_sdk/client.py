@@ -1,0 +1,179 @@
+"""The client: makes, finds, lists and deletes sandboxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from sandbox_sdk.auth import AuthStatus, local_status
+from sandbox_sdk.config import Settings
+from sandbox_sdk.errors import SandboxClosed
+from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.parts import Parts
+from sandbox_sdk.policies import policy
+from sandbox_sdk.sandbox import AsyncSandbox
+from sandbox_sdk.spec import parse_spec
+from sandbox_sdk.values import Resources, SandboxInfo
+
+
+class AsyncSandboxClient:
+    """The way in: makes sandboxes on this machine, and finds those made before.
+
+    Needs no server, account or root. Use it with ``async with``, or call ``aclose()``; either
+    ends every sandbox that was set up through it.
+
+    Args:
+        auth_config: ``api_key``, ``client_id``, ``client_secret``; not needed on this machine.
+        config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
+        state_dir: Where records, workspaces and results are kept; by default the user's data
+            folder.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong; all faults at once, each with its path.
+    """
+
+    def __init__(
+        self,
+        auth_config: Mapping[str, object] | None = None,
+        *,
+        config: str | os.PathLike[str] | Mapping[str, object] | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._settings = Settings.load(auth_config, config=config, state_dir=state_dir)
+        self._opened: Parts | None = None
+        self._opening = anyio.Lock()  # guards _opened
+        self._closed = False
+        self._sandboxes: dict[str, AsyncSandbox] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> str:
+        raise TypeError("a client cannot be pickled: pass ids and settings, and create one there")
+
+    async def create_sandbox(
+        self,
+        name: str,
+        *,
+        resources: Resources | Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        security_level: str | None = None,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncSandbox:
+        """Record a new sandbox and return at once; it starts at ``setup()`` or first use.
+
+        Args:
+            name: Any printable text of 1 to 200 characters; need not be unique.
+            resources: Limits, for example ``{"memory": "2GB", "cpu": 0.5}``. Keys: ``memory``,
+                ``cpu``, ``pids``, ``disk``, ``disk_files``, ``tmp``, ``file_size``,
+                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``.
+            timeout: Longest life once set up, in seconds; by default 3600.
+            idle_timeout: Longest time without a call, in seconds; by default no bound.
+            security_level: By default ``medium``.
+            env: Environment variables of the code inside; nothing of the host's is passed on.
+            files: Path in the workspace -> content, written before the first start.
+            metadata: Your own words, kept with the record.
+
+        Raises:
+            ConfigError: Something is wrong; all faults at once, and nothing was created.
+            IsolationError: The security level is not offered by this version.
+            StateError: The record could not be written.
+            SandboxClosed: The client is closed.
+        """
+        spec = parse_spec(
+            name,
+            settings=self._settings,
+            resources=resources,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            security_level=security_level,
+            env=env,
+            files=files,
+            metadata=metadata,
+        )
+        policy(spec.security_level)
+        parts = await self._open()
+        return self._keep(await parts.backend.create(spec), parts)
+
+    async def get_sandbox(self, id: str) -> AsyncSandbox:
+        """Return the sandbox with this id, also one of another or an earlier process.
+
+        While another live process holds it, its record, and results can be read; calls that need
+        it running raise ``SandboxBusy``.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        parts = await self._open()
+        if known := self._sandboxes.get(id):
+            return known
+        return self._keep(await parts.backend.get(id), parts)
+
+    async def list_sandboxes(self) -> list[SandboxInfo]:
+        """Return the records of all sandboxes in the state folder, oldest first."""
+        parts = await self._open()
+        return list(await parts.backend.list())
+
+    async def delete_sandbox(self, id: str) -> None:
+        """End a sandbox and remove its record, workspace and results for good.
+
+        Raises:
+            SandboxNotFound: There is none.
+            SandboxBusy: Another live process holds it.
+        """
+        parts = await self._open()
+        await parts.backend.delete(id)
+        if known := self._sandboxes.pop(id, None):
+            known._forget()
+
+    async def get_orchestrator(self) -> AsyncSDKOrchestrator:
+        """Return the orchestrator of this client's sandboxes."""
+        return AsyncSDKOrchestrator((await self._open()).backend)
+
+    async def validate_auth(self) -> AuthStatus:
+        """Return who the caller is and what they may do; on this machine no credentials count."""
+        return local_status(self._settings)
+
+    async def reap(self) -> list[str]:
+        """Remove what dead processes left of their sandboxes; done at the client's first use too.
+
+        Returns:
+            The ids of those sandboxes, which are now ``lost``; their workspaces and results stay.
+        """
+        return list(await (await self._open()).backend.reap())
+
+    async def aclose(self) -> None:
+        """End every sandbox set up through this client and give everything back. Idempotent."""
+        self._closed = True
+        async with self._opening:
+            if self._opened is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._opened.aclose()
+                self._opened = None
+
+    def _keep(self, info: SandboxInfo, parts: Parts) -> AsyncSandbox:
+        return self._sandboxes.setdefault(info.id, AsyncSandbox(info, parts))
+
+    async def _open(self) -> Parts:
+        if self._closed:
+            raise SandboxClosed("the client is closed: create a new one")
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await Parts.open(self._settings)
+            return self._opened

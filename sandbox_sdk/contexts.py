@@ -1,0 +1,70 @@
+"""Kept Python contexts of a sandbox: one process each, whose names live from call to call."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from sandbox_sdk.backends.exchanges import Exchange
+from sandbox_sdk.calls import Collector, code_result, piece, wait
+from sandbox_sdk.link import Link
+from sandbox_sdk.values import CodeResult, Ended, EndKind
+
+
+class _Switch:
+    """A sink that hands output to the collector of the call that runs now."""
+
+    def __init__(self) -> None:
+        self.collector: Collector | None = None
+
+    def take(self, stream: int, data: bytes) -> int:
+        return self.collector.take(stream, data) if self.collector else len(data)
+
+    def end(self, stream: int) -> None:
+        if self.collector:
+            self.collector.end(stream)
+
+
+class Context:
+    """One kept context. A context that was killed or exited begins anew at the next call."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = anyio.Lock()
+        self._switch = _Switch()
+        self._link: Link | None = None
+        self._exchange: Exchange | None = None
+
+    async def run(self, link: Link, code: str, *, timeout: float | None) -> CodeResult:
+        """Run code after what runs in this context now.
+
+        Raises:
+            SandboxEnded: The sandbox has ended before.
+            ProtocolError: What the context answered is no result; the context was ended.
+        """
+        async with self._one_at_a_time:
+            began = time.monotonic()
+            if self._exchange is None or self._exchange.over.is_set() or self._link is not link:
+                self._switch = _Switch()
+                self._exchange = await link.start({"kind": "python"}, self._switch)
+                self._link = link
+            exchange = self._exchange
+            collector = Collector(link.resources.output_bytes, until_line=True)
+            self._switch.collector = collector
+            try:
+                verdict = await wait(
+                    link, exchange, collector, stdin=piece(code), timeout=timeout, more=True
+                )
+                answer = collector.result()
+            except BaseException:
+                await link.kill(exchange)
+                raise
+            finally:
+                self._switch.collector = None
+            if answer is not None and "exit" in answer:
+                await exchange.over.wait()
+            if exchange.over.is_set() or verdict is not None:
+                ended = await link.judge(exchange, verdict)
+            else:
+                ended = Ended(kind=EndKind.OK, exit_code=0)
+            return code_result(collector, ended, began)

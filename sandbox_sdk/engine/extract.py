@@ -1,0 +1,180 @@
+"""Bytes out of a workspace that hostile code shaped: by descriptor, never through a link.
+
+Every open goes through ``openat2`` from the workspace's own descriptor and may neither leave it
+nor cross a link; every read is bounded; only regular files leave. What does not is listed with
+the reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mimetypes
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from sandbox_sdk.isolation.walls import kernel
+from sandbox_sdk.values import GIB, Artifact, Collected
+
+_RESOLVE = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_CHUNK = 1024 * 1024
+_MOST_NAMED = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Bounds:
+    """How much one collection may copy.
+
+    Attributes:
+        files: Files copied.
+        bytes: Bytes copied in all.
+        entries: Names looked at.
+    """
+
+    files: int = 1000
+    bytes: int = GIB
+    entries: int = 1_000_000
+
+
+def collect(
+    workspace: Path, patterns: Sequence[str], destination: Path, bounds: Bounds | None = None
+) -> Collected:
+    """Copy the regular files that match into ``destination/sha256/ab/cdef...``.
+
+    Args:
+        workspace: The workspace on the host.
+        patterns: Paths relative to it; ``*`` and ``?`` stay within one name, ``**`` crosses.
+        destination: The content-addressed folder, made if it is missing.
+        bounds: How much to copy at most.
+
+    Raises:
+        OSError: The destination cannot be written.
+    """
+    limits = bounds or Bounds()
+    wanted = re.compile("|".join(map(_regex, patterns)) or "(?!)")
+    artifacts: list[Artifact] = []
+    skipped: dict[str, str] = {}
+    left = limits.bytes
+
+    def skip(path: str, reason: str) -> None:
+        if len(skipped) < _MOST_NAMED:
+            skipped[_shown(path)] = reason
+        else:
+            skipped["..."] = f"more than {_MOST_NAMED} files were left out"
+
+    root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for number, (path, reason) in enumerate(_walk(root)):
+            if number >= limits.entries:
+                skip("...", f"more than {limits.entries} names in the workspace")
+                break
+            if not wanted.fullmatch(path):
+                continue
+            if reason:
+                skip(path, reason)
+            elif len(artifacts) >= limits.files:
+                skip(path, f"more than {limits.files} files match")
+            else:
+                try:
+                    artifact = _copy(root, path, destination, left)
+                except _Skip as why:
+                    skip(path, str(why))
+                    continue
+                left -= artifact.size_bytes
+                artifacts.append(artifact)
+    finally:
+        os.close(root)
+    return Collected(artifacts=tuple(artifacts), skipped=skipped)
+
+
+class _Skip(Exception):
+    """This file does not leave, for this reason."""
+
+
+def _walk(root: int) -> Iterator[tuple[str, str]]:
+    """Yield relative path and the reason it cannot be copied, if any; folders first opened."""
+    todo = [""]
+    while todo:
+        folder = todo.pop()
+        try:
+            descriptor = kernel.openat2(
+                root, folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE
+            )
+        except OSError as error:
+            yield folder, f"cannot be opened: {error.strerror}"
+            continue
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield path, ""
+                    else:
+                        yield path, "not a regular file"
+        finally:
+            os.close(descriptor)
+
+
+def _copy(root: int, path: str, destination: Path, left: int) -> Artifact:
+    """Copy one file under its digest; what it is is decided by the open descriptor alone."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        source = kernel.openat2(root, path, flags, _RESOLVE)
+    except OSError as error:
+        word = "is a link" if error.errno in (errno.ELOOP, errno.EXDEV) else error.strerror
+        raise _Skip(f"cannot be opened: {word}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise _Skip("not a regular file")
+        destination.mkdir(parents=True, exist_ok=True)
+        beside, name = tempfile.mkstemp(dir=destination)
+        try:
+            digest, size = _pour(source, beside, left)
+            target = destination / "sha256" / digest[:2] / digest[2:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+        finally:
+            os.close(beside)
+    finally:
+        os.close(source)
+    media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return Artifact(path=_shown(path), size_bytes=size, sha256=digest, media_type=media_type)
+
+
+def _pour(source: int, target: int, left: int) -> tuple[str, int]:
+    """Copy to the end or to the bound, whichever is first; a file may grow while it is read."""
+    digest = hashlib.sha256()
+    size = 0
+    while data := os.read(source, _CHUNK):
+        size += len(data)
+        if size > left:
+            raise _Skip("larger than what may still be copied")
+        digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+    os.fsync(target)
+    return digest.hexdigest(), size
+
+
+def _regex(pattern: str) -> str:
+    """A glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./").removeprefix("/workspace/"))
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "(?s:" + "".join(words.get(part) or re.escape(part) for part in parts) + ")"
+
+
+def _shown(path: str) -> str:
+    """A name that guests chose as text that can be stored: undecodable bytes are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,318 @@
+"""Files inside a sandbox, read and written with the authority of the code inside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno as errors
+import json
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+
+from sandbox_sdk.agent import frames
+from sandbox_sdk.backends.exchanges import Buffer, Exchange
+from sandbox_sdk.errors import FileError, ProtocolError
+from sandbox_sdk.link import Link
+from sandbox_sdk.values import MIB, EndKind, FileInfo
+
+LARGEST_READ = 64 * MIB
+"""Most bytes that ``read`` returns unless told otherwise; ``read_stream`` has no bound."""
+
+_LONGEST_ANSWER = 8 * MIB
+
+
+class AsyncFiles:
+    """File operations inside a sandbox.
+
+    A path is absolute, or relative to ``/workspace``. What fails inside raises ``FileError`` with
+    the kernel's ``errno``; what is read is whatever the code inside left there.
+    """
+
+    def __init__(self, link: Callable[[], Awaitable[Link]], sandbox_id: str) -> None:
+        self._link = link
+        self._id = sandbox_id
+
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """Return a file's content.
+
+        Args:
+            path: The file.
+            max_bytes: Most bytes to return; ``None`` is 64 MiB.
+
+        Raises:
+            FileError: It is missing, no regular file, not permitted, or larger (``EFBIG``).
+        """
+        most = LARGEST_READ if max_bytes is None else max_bytes
+        call = await self._start({"op": "read", "path": path, "max_bytes": most})
+        content = b"".join([data async for data in call.content()])
+        answer = await call.answer(path)
+        if not answer.get("complete"):
+            raise FileError(
+                f"{path} is larger than {most} bytes: pass a larger max_bytes=, or use "
+                "read_stream() or download()",
+                sandbox_id=self._id,
+                path=path,
+                errno=errors.EFBIG,
+            )
+        return content
+
+    async def read_text(self, path: str, *, max_bytes: int | None = None) -> str:
+        """Return a file's content as UTF-8 text, undecodable bytes replaced.
+
+        Raises:
+            FileError: As ``read``.
+        """
+        return (await self.read(path, max_bytes=max_bytes)).decode("utf-8", "replace")
+
+    async def read_stream(self, path: str) -> AsyncIterator[bytes]:
+        """Yield a file's content in pieces of at most 64 KiB, whatever its size.
+
+        Raises:
+            FileError: It is missing, no regular file, or not permitted.
+        """
+        call = await self._start({"op": "read", "path": path})
+        try:
+            async for data in call.content():
+                yield data
+            await call.answer(path)
+        finally:
+            await call.abandon()
+
+    async def write(self, path: str, data: bytes | str) -> None:
+        """Write a file whole, its parent folders included; a reader sees the old or the new.
+
+        Args:
+            path: The file.
+            data: Its content; text is written as UTF-8.
+
+        Raises:
+            FileError: Not permitted, a limit on size was hit, or a folder is in the way.
+        """
+        content = data.encode() if isinstance(data, str) else data
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield content
+
+        await self.write_stream(path, pieces())
+
+    async def write_stream(self, path: str, chunks: AsyncIterable[bytes]) -> None:
+        """Write a file from pieces as they come; it appears when the last has been written.
+
+        Raises:
+            FileError: As ``write``.
+        """
+        call = await self._start({"op": "write", "path": path})
+        try:
+            async for data in chunks:
+                await call.send(data)
+            await call.send_eof()
+            await call.answer(path)
+        finally:
+            await call.abandon()
+
+    async def upload(self, local_path: str | os.PathLike[str], path: str) -> None:
+        """Copy a local file into the sandbox.
+
+        Raises:
+            FileError: As ``write``.
+            OSError: The local file cannot be read.
+        """
+        async with await anyio.open_file(local_path, "rb") as file:
+
+            async def pieces() -> AsyncIterator[bytes]:
+                while data := await file.read(MIB):
+                    yield data
+
+            await self.write_stream(path, pieces())
+
+    async def download(self, path: str, local_path: str | os.PathLike[str]) -> None:
+        """Copy a file out of the sandbox to a new or replaced local file.
+
+        The local file appears when the copy is complete.
+
+        Raises:
+            FileError: As ``read_stream``.
+            OSError: The local file cannot be written.
+        """
+        target = anyio.Path(local_path)
+        beside = target.with_name(f"{target.name}.part")
+        try:
+            async with await anyio.open_file(beside, "wb") as file:
+                async for data in self.read_stream(path):
+                    await file.write(data)
+            await beside.rename(target)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await beside.unlink(missing_ok=True)
+            raise
+
+    async def list(self, path: str = ".") -> list[FileInfo]:
+        """Return what is in a folder, sorted by name; links are described, not followed.
+
+        Raises:
+            FileError: It is missing, no folder, or holds more than 10,000 entries (``EFBIG``).
+        """
+        answer = await self._ask({"op": "list", "path": path})
+        if not answer.get("complete"):
+            raise FileError(
+                f"{path} holds more than 10000 entries: list them with a command",
+                sandbox_id=self._id,
+                path=path,
+                errno=errors.EFBIG,
+            )
+        return [_info(entry) for entry in answer["entries"]]
+
+    async def stat(self, path: str) -> FileInfo:
+        """Return what a path is; a link is described, not followed.
+
+        Raises:
+            FileError: It is missing.
+        """
+        return _info(await self._ask({"op": "stat", "path": path}))
+
+    async def exists(self, path: str) -> bool:
+        """Return whether something is there, a link that leads nowhere included."""
+        try:
+            await self.stat(path)
+        except FileError as error:
+            if error.errno in (errors.ENOENT, errors.ENOTDIR):
+                return False
+            raise
+        return True
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Remove a file or link, or a folder.
+
+        Args:
+            path: What to remove.
+            recursive: Whether a folder goes with all that is in it; else it must be empty.
+
+        Raises:
+            FileError: It is missing, not empty, or not permitted.
+        """
+        await self._ask({"op": "remove", "path": path, "recursive": recursive})
+
+    async def move(self, path: str, target: str) -> None:
+        """Rename a file or folder, replacing a file at the target.
+
+        Raises:
+            FileError: It is missing, or the target is a folder that is not empty.
+        """
+        await self._ask({"op": "move", "path": path, "target": target})
+
+    async def make_dir(self, path: str) -> None:
+        """Make a folder and its parents; nothing happens if it is there.
+
+        Raises:
+            FileError: Something else is in the way, or not permitted.
+        """
+        await self._ask({"op": "make_dir", "path": path})
+
+    async def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        call = await self._start(request)
+        return await call.answer(request["path"])
+
+    async def _start(self, request: Mapping[str, Any]) -> _Call:
+        for name in ("path", "target"):
+            if "\0" in request.get(name, ""):
+                raise FileError(
+                    f"{name} {request[name]!r} holds a NUL character, which no path can",
+                    sandbox_id=self._id,
+                    path=request[name],
+                    errno=errors.EINVAL,
+                )
+        link = await self._link()
+        buffer = Buffer()
+        exchange = await link.start({"kind": "file", **request}, buffer)
+        return _Call(link, exchange, buffer)
+
+
+class _Call:
+    """One file operation that runs inside."""
+
+    def __init__(self, link: Link, exchange: Exchange, buffer: Buffer) -> None:
+        self._link, self._exchange, self._buffer = link, exchange, buffer
+
+    async def send(self, data: bytes) -> None:
+        """Send content to write."""
+        try:
+            await self._exchange.send(data)
+        except ConnectionError as error:
+            raise await self._link.why_ended() from error
+
+    async def send_eof(self) -> None:
+        """End the content to write."""
+        try:
+            await self._exchange.send_eof()
+        except ConnectionError as error:
+            raise await self._link.why_ended() from error
+
+    async def content(self) -> AsyncIterator[bytes]:
+        """Yield content as it is read inside."""
+        while data := await self._next(frames.STDOUT):
+            yield data
+
+    async def answer(self, path: str) -> Mapping[str, Any]:
+        """Wait for the operation's end and return what it said.
+
+        Raises:
+            FileError: It failed.
+            SandboxEnded: The sandbox ended.
+            ProtocolError: What came back is no answer.
+        """
+        text = bytearray()
+        while data := await self._next(frames.RESULT):
+            text += data
+            if len(text) > _LONGEST_ANSWER:
+                await self._link.kill(self._exchange)
+                raise ProtocolError(
+                    f"the answer to a file operation exceeds {_LONGEST_ANSWER} bytes"
+                )
+        await self._exchange.over.wait()
+        if self._exchange.report is None:
+            raise await self._link.why_ended()
+        if not text:
+            ended = await self._link.judge(self._exchange, None)
+            word = "a limit on file size" if ended.signal else "no answer"
+            raise FileError(
+                f"{path}: the operation ended {ended} ({word})",
+                sandbox_id=self._link.id,
+                path=path,
+                errno=errors.EFBIG if ended.kind is EndKind.SIGNAL else errors.EIO,
+            )
+        return _checked(bytes(text), path, self._link.id)
+
+    async def abandon(self) -> None:
+        """End the operation if it still runs."""
+        if not self._exchange.over.is_set():
+            await self._link.kill(self._exchange)
+
+    async def _next(self, stream: int) -> bytes:
+        data = await self._buffer.next(stream)
+        with contextlib.suppress(ConnectionError):  # told by the operation's end
+            await self._exchange.give_credit(stream, len(data))
+        return data
+
+
+def _checked(text: bytes, path: str, sandbox_id: str) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(text)
+        failed = answer.get("errno")
+        message = str(answer.get("message"))
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ProtocolError(f"the answer to a file operation is no JSON object: {error}") from error
+    if failed is not None:
+        number = failed if isinstance(failed, int) else errors.EIO
+        raise FileError(f"{path}: {message}", sandbox_id=sandbox_id, path=path, errno=number)
+    checked: Mapping[str, Any] = answer
+    return checked
+
+
+def _info(entry: Any) -> FileInfo:
+    names = ("path", "kind", "size_bytes", "mode", "modified_at", "target")
+    try:
+        return FileInfo(**{name: entry[name] for name in names})
+    except (KeyError, TypeError) as error:
+        raise ProtocolError(f"a file's description has not the shape agreed on: {error}") from error

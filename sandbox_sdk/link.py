@@ -1,0 +1,153 @@
+"""The live connection of a sandbox object to its agent, and the host's verdict on what ran."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import attrs
+
+from sandbox_sdk.backends.base import Backend, LimitHits
+from sandbox_sdk.backends.exchanges import Exchange, Exchanges, Sink
+from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.errors import IdleTimeout, LifetimeExceeded, SandboxEnded
+from sandbox_sdk.values import Ended, EndKind, Resources
+
+KILL_SECONDS = 1.0
+"""Longest wait for a killed call to be gone; then the whole sandbox is ended."""
+
+
+class Link:
+    """A connection to one set-up sandbox; a sandbox that is set up again gets a new one.
+
+    Attributes:
+        id: The sandbox.
+        resources: Its limits.
+        ended: How the sandbox ended, once it did.
+    """
+
+    def __init__(self, id: str, backend: Backend, resources: Resources) -> None:
+        self.id = id
+        self.resources = resources
+        self._backend = backend
+        self._exchanges: Exchanges | None = None
+        self._ready = anyio.Event()
+        self._hits = LimitHits()
+        self.ended: Ended | None = None
+
+    @classmethod
+    async def open(
+        cls, id: str, backend: Backend, resources: Resources, supervisor: Supervisor
+    ) -> Link:
+        """Connect to a sandbox that has been started."""
+        link = cls(id, backend, resources)
+        await supervisor.start_soon(link._serve)
+        await link._ready.wait()
+        return link
+
+    @property
+    def lost(self) -> bool:
+        """Whether the agent is gone."""
+        return self._exchanges is None or self._exchanges.lost
+
+    async def start(self, request: Mapping[str, Any], sink: Sink) -> Exchange:
+        """Start something inside.
+
+        Raises:
+            SandboxEnded: The sandbox has ended.
+        """
+        if self._exchanges is not None:
+            try:
+                return await self._exchanges.open(request, sink)
+            except ConnectionError:
+                pass  # told below, with the reason
+        raise await self.why_ended()
+
+    async def kill(self, exchange: Exchange) -> None:
+        """End an exchange and all below it, and if that fails in time, the sandbox."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await exchange.kill()
+            except ConnectionError:
+                return
+            with anyio.move_on_after(KILL_SECONDS) as patience:
+                await exchange.over.wait()
+            if patience.cancelled_caught:
+                await self._backend.stop(self.id)
+
+    async def judge(self, exchange: Exchange, verdict: Ended | None) -> Ended:
+        """Return how an exchange ended, from what only the host knows and PID 1 reported.
+
+        Args:
+            exchange: One that is over.
+            verdict: What the host decided about it, if it did.
+        """
+        before, now = self._hits, await self._backend.limit_hits(self.id)
+        self._hits = now
+        if verdict is not None:
+            return verdict
+        if exchange.report is None:
+            return await self._lost()
+        report = exchange.report
+        if "refused" in report:
+            kind = EndKind.PIDS if report["refused"] == errno.EAGAIN else EndKind.INFRA
+            return Ended(
+                kind=kind,
+                limit="pids" if kind is EndKind.PIDS else None,
+                limit_value=self.resources.pids if kind is EndKind.PIDS else None,
+                safe_to_retry=True,
+                detail=f"no process could be started: {report.get('message')}",
+            )
+        exit_code, signal = _number(report, "exit_code"), _number(report, "signal")
+        ended = Ended(kind=EndKind.NONZERO, exit_code=exit_code, signal=signal)
+        if exit_code == 0:
+            return attrs.evolve(ended, kind=EndKind.OK)
+        if now.oom_kills > before.oom_kills:
+            most = self.resources.memory_bytes
+            return attrs.evolve(ended, kind=EndKind.OOM, limit="memory", limit_value=most)
+        if now.pids_refused > before.pids_refused:
+            most = self.resources.pids
+            return attrs.evolve(ended, kind=EndKind.PIDS, limit="pids", limit_value=most)
+        return attrs.evolve(ended, kind=EndKind.SIGNAL) if signal is not None else ended
+
+    async def why_ended(self) -> SandboxEnded:
+        """Return the error for a call on a sandbox that has ended."""
+        ended = await self._backend.ended(self.id)
+        text = f"sandbox {self.id} has ended: {ended}. Call setup() to start it anew over the same"
+        if ended.limit == "lifetime":
+            return LifetimeExceeded(
+                f"{text} workspace; a larger timeout= gives it more time",
+                sandbox_id=self.id,
+                ended=ended,
+            )
+        if ended.limit == "idle_timeout":
+            return IdleTimeout(
+                f"{text} workspace; a larger idle_timeout= keeps it longer",
+                sandbox_id=self.id,
+                ended=ended,
+            )
+        return SandboxEnded(f"{text} workspace", sandbox_id=self.id, ended=ended)
+
+    async def _lost(self) -> Ended:
+        """What the end of the sandbox makes of a call that was in flight."""
+        ended = await self._backend.ended(self.id)
+        if ended.kind is EndKind.OK:
+            return Ended(kind=EndKind.CANCELLED, detail=f"the sandbox was {ended.detail}")
+        return ended
+
+    async def _serve(self) -> None:
+        try:
+            async with self._backend.connect(self.id) as channel:
+                self._exchanges = Exchanges(channel)
+                self._ready.set()
+                await self._exchanges.serve()
+        finally:
+            self._ready.set()
+            self.ended = await self._backend.ended(self.id)
+
+
+def _number(report: Mapping[str, Any], name: str) -> int | None:
+    value = report.get(name)
+    return value if isinstance(value, int) else None
