@@ -6,6 +6,7 @@ nothing and say so; the real stack is tested end to end elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -195,14 +196,17 @@ class PlainWorkplace:
                     group.start_soon(drain, process.stdout, out)
                     group.start_soon(drain, process.stderr, err)
                     if process.stdin is not None:
-                        await process.stdin.send(stdin)
+                        # A program may end without reading what it is given.
+                        with contextlib.suppress(anyio.BrokenResourceError):
+                            await process.stdin.send(stdin)
                         await process.stdin.aclose()
                 await process.wait()
                 timed_out = False
         finally:
             with anyio.CancelScope(shield=True):
                 if timed_out:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
                 await process.aclose()
         self._require_alive()
         took = time.monotonic() - started

@@ -1,0 +1,254 @@
+"""Export runs as folders that open anywhere and can be checked with standard tools.
+
+A folder appears whole or not at all: it is built under another name beside its place, synced, and
+renamed. Nothing that exists is overwritten; a folder that already holds the same bytes is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from sandbox_sdk.errors import ExportError
+from sandbox_sdk.experiments.artifacts import artifact_path
+from sandbox_sdk.experiments.export_tables import (
+    attempt_row,
+    json_text,
+    to_csv,
+    to_jsonl,
+    trial_row,
+)
+from sandbox_sdk.experiments.journal import JOURNAL, sync_folder
+from sandbox_sdk.experiments.run_folder import LOCK, PLAN, RunRecord, read_run
+from sandbox_sdk.values import Artifact
+
+_SCHEMA = 1
+_CHUNK = 1 << 20
+
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".jsonl": "application/x-ndjson",
+    ".csv": "text/csv",
+    ".txt": "text/plain",
+}
+
+_README = """\
+One run of an experiment, exported by sandbox-sdk {sdk}.
+
+run:      {run}
+status:   {status} ({state})
+model:    {model}
+
+Check that nothing changed:   sha256sum -c SHA256SUMS
+
+MANIFEST.json    what is here: every file with its size, SHA-256 and kind
+plan.json        what was to be done: the config with every default
+lock.json        what it was done with: versions, kernel, isolation in force
+events.jsonl     what happened, in order; everything below is derived from it
+result.json      the result
+trials.csv       one row per trial (trials.jsonl is the same); a quote stands in front of
+                 text that a spreadsheet would run as a formula
+attempts.jsonl   one row per attempt, with messages and tool calls
+artifacts/       files from the sandbox and whole outputs of tools, named by their SHA-256;
+                 result.json says which name each had
+
+Texts and artifacts were written by a model or its code: do not run or open them as trusted.
+"""
+
+
+async def export_runs(folders: Iterable[Path], target: Path) -> list[Path]:
+    """Export runs, each into a folder of its own in ``target``, and return these folders.
+
+    Args:
+        folders: The runs' folders in the state folder.
+        target: Where to; made if need be.
+
+    Raises:
+        ExportError: A run is still running, an artifact is damaged, the folder's name is taken
+            by something else, or the disk is full; no half folder is left.
+        StateError: A run's own folder is damaged.
+    """
+    exported: list[Path] = []
+    for folder in folders:
+        exported.append(await anyio.to_thread.run_sync(export_run, folder, target))  # noqa: PERF401
+    return exported
+
+
+def export_run(folder: Path, target: Path) -> Path:
+    """Export one run into a folder in ``target`` and return it. Blocks on the disk.
+
+    Raises:
+        ExportError: As ``export_runs`` says.
+        StateError: The run's own folder is damaged.
+    """
+    record = read_run(folder)
+    if record.live:
+        raise ExportError(
+            f"the run {record.id} is still running; export it when it has ended", path=str(target)
+        )
+    place = target / _folder_name(record)
+    draft = target / f".{record.id}.{secrets.token_hex(4)}.partial"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        draft.mkdir(mode=0o700)
+        _build(record, draft)
+        return _put(draft, place)
+    except OSError as error:
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(
+            f"the run {record.id} cannot be exported to {target}: {error.strerror or error}; "
+            "free space or choose another place; nothing was left there",
+            path=str(target),
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _build(record: RunRecord, draft: Path) -> None:
+    """Write every file of the export."""
+    files: dict[str, dict[str, Any]] = {}
+    trial = str(record.plan["trial"])
+    result = record.result
+    rows = [trial_row(result, trial)] if result else []
+    texts = {
+        PLAN: json_text(record.plan, indent=2),
+        LOCK: json_text(record.lock or {}, indent=2),
+        JOURNAL: b"".join(event.to_line() for event in record.events),
+        "result.json": json_text(result.to_dict() if result else None, indent=2),
+        "trials.csv": to_csv(rows),
+        "trials.jsonl": to_jsonl(rows),
+        "attempts.jsonl": to_jsonl([attempt_row(result, trial)] if result else []),
+        "README.txt": _readme(record).encode("utf-8", "backslashreplace"),
+    }
+    counts = {"trials.csv": len(rows), "trials.jsonl": len(rows), JOURNAL: len(record.events)}
+    for name, data in texts.items():
+        entry = _write(draft / name, data)
+        files[name] = {**entry, "media_type": _MEDIA_TYPES[Path(name).suffix]}
+        if name in counts:
+            files[name]["rows"] = counts[name]
+    for artifact in result.artifacts if result else ():
+        name = str(artifact_path(Path(), artifact.sha256))
+        if name not in files:
+            entry = _copy(record, artifact, draft / name)
+            files[name] = {**entry, "media_type": artifact.media_type}
+    manifest = {"schema": _SCHEMA, "run": _summary(record), "files": dict(sorted(files.items()))}
+    sums = {name: entry["sha256"] for name, entry in files.items()}
+    sums["MANIFEST.json"] = _write(draft / "MANIFEST.json", json_text(manifest, indent=2))["sha256"]
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
+    _write(draft / "SHA256SUMS", lines.encode())
+    for path, _, _ in os.walk(draft):
+        sync_folder(Path(path))
+
+
+def _put(draft: Path, place: Path) -> Path:
+    """Give the finished folder its name, unless something of that name exists."""
+    try:
+        draft.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        if not _same(draft, place):
+            raise ExportError(
+                f"{place} exists and holds something else; move it away or export to another "
+                "place; it was not touched",
+                path=str(place),
+            ) from None
+    sync_folder(place.parent)
+    return place
+
+
+def _write(path: Path, data: bytes) -> dict[str, Any]:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _copy(record: RunRecord, artifact: Artifact, target: Path) -> dict[str, Any]:
+    """Copy an artifact, and make sure that it still is what its name says."""
+    source = artifact_path(record.folder, artifact.sha256)
+    sha256, size = hashlib.sha256(), 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(
+            f"the artifact {artifact.path!r} of the run {record.id} is missing at {source}; "
+            "restore it from a copy",
+            path=str(target),
+        ) from None
+    with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
+        while chunk := reading.read(_CHUNK):
+            sha256.update(chunk)
+            size += len(chunk)
+            writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    if sha256.hexdigest() != artifact.sha256:
+        raise ExportError(
+            f"the artifact {artifact.path!r} of the run {record.id} is damaged at {source}: its "
+            "SHA-256 is not its name; restore it from a copy",
+            path=str(target),
+        )
+    return {"size_bytes": size, "sha256": artifact.sha256}
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Return whether two folders hold the same files with the same bytes, and no links."""
+    names = _files(first)
+    if second.is_symlink() or not second.is_dir() or names != _files(second):
+        return False
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+def _files(folder: Path) -> set[str]:
+    """Return what is below a folder but plain folders; a link's name never equals a file's."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {f"{path.relative_to(folder)}{'@' * path.is_symlink()}" for path in found}
+
+
+def _folder_name(record: RunRecord) -> str:
+    """Return a name that sorts, says what it is, and is safe in every file system."""
+    wanted = str(record.plan["config"].get("name") or "run")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:60] or "run"
+    moment = datetime.fromtimestamp(record.created_at, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    return f"{name}_{moment}_{record.id[-6:]}"
+
+
+def _summary(record: RunRecord) -> Mapping[str, Any]:
+    result = record.result
+    return {
+        "id": record.id,
+        "sandbox": record.sandbox_id,
+        "created_at": record.created_at,
+        "status": result.status if result else None,
+        "state": result.state.value if result else None,
+        "config_digest": record.plan["config_digest"],
+        "trials": 1 if result else 0,
+        "mock": result.provenance.mock if result else None,
+    }
+
+
+def _readme(record: RunRecord) -> str:
+    result = record.result
+    asked = record.plan["config"].get("model") or "none: code alone"
+    return _README.format(
+        sdk=result.provenance.sdk_version if result else "",
+        run=record.id,
+        status=result.status if result else "never started",
+        state=result.state.value if result else "never started",
+        model=asked
+        + " (a mock: the answers are scripted)" * bool(result and result.provenance.mock),
+    )
