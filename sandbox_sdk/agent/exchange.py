@@ -130,10 +130,14 @@ class Exchange:
 
     def read_report(self) -> None:
         """Take what the keeper wrote: the guest's process id, then how it ended."""
+        if self.report < 0:
+            return
         try:
             text = os.read(self.report, frames.MAX_DATA)
         except BlockingIOError:
             return
+        if not text:  # all is said, or there is no keeper
+            self._close_report()
         self._report_text += text
         for line in self._report_text.splitlines():
             said = json.loads(line)
@@ -173,10 +177,15 @@ class Exchange:
     def close(self) -> None:
         """Give back every descriptor."""
         self._close_stdin()
-        self._closing(self.report)
-        os.close(self.report)
+        self._close_report()
         for output in self.outputs.values():
             self._close(output)
+
+    def _close_report(self) -> None:
+        if self.report >= 0:
+            self._closing(self.report)
+            os.close(self.report)
+            self.report = _NO_MORE
 
     def _close_stdin(self) -> None:
         if self.stdin >= 0:

@@ -7,6 +7,7 @@ that is left in its PID namespace.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -20,6 +21,8 @@ from sandbox_sdk.isolation.walls import kernel, rlimits
 
 CHANNEL = 3
 """The descriptor on which the agent finds its channel."""
+
+_LARGEST_READ = 256 * 1024
 
 # Guests are refused processes before the agent is: it must be able to fork what kills them.
 _SPARE_PROCESSES = 16
@@ -74,7 +77,7 @@ class Agent:
     def _receive(self) -> bool:
         """Handle what the host sent; return whether it is still there."""
         try:
-            data = self._channel.recv(frames.MAX_FRAME)
+            data = self._channel.recv(_LARGEST_READ)
         except BlockingIOError:
             return True
         except ConnectionError:
@@ -105,6 +108,7 @@ class Agent:
 
     def _go(self, said: dict[str, Any]) -> None:
         self._settings = guest.Settings(**said)
+        gc.freeze()  # forked children then leave the agent's objects, and their pages, alone
         own = dict(self._settings.rlimits)
         if "nproc" in own:
             own["nproc"] += _SPARE_PROCESSES
@@ -155,8 +159,9 @@ class Agent:
 
     def _watch_exchange(self, exchange: Exchange) -> None:
         """Wait for just what can make progress; a pipe without credit is left alone."""
-        running = exchange.ended is None
-        self._watch(exchange.report, selectors.EVENT_READ if running else 0, exchange)
+        if exchange.report >= 0:
+            running = exchange.ended is None
+            self._watch(exchange.report, selectors.EVENT_READ if running else 0, exchange)
         for stream, output in exchange.outputs.items():
             held = stream == frames.RESULT and exchange.held
             if output.descriptor >= 0:
