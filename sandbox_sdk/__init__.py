@@ -1,1 +1,139 @@
-"""Isolated sandboxes and tracked LLM experiments, async and blocking."""
+"""Isolated sandboxes and tracked LLM experiments, async and blocking.
+
+`SandboxClient` is the way in, and `AsyncSandboxClient` its async form. Names are imported when
+they are first used, so that ``import sandbox_sdk`` itself costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandbox_sdk.auth import AuthStatus
+    from sandbox_sdk.client import AsyncSandboxClient
+    from sandbox_sdk.errors import (
+        CallTimeout,
+        CommandFailed,
+        ConfigError,
+        ExportError,
+        FileError,
+        IdleTimeout,
+        IsolationError,
+        LaunchError,
+        LifetimeExceeded,
+        ModelAuthError,
+        ModelError,
+        ModelNotFound,
+        ModelRateLimited,
+        ModelTimeout,
+        ModelUnavailable,
+        ProtocolError,
+        SandboxBusy,
+        SandboxClosed,
+        SandboxEnded,
+        SandboxError,
+        SandboxNotFound,
+        StateError,
+        UnsupportedParameter,
+    )
+    from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.files import AsyncFiles
+    from sandbox_sdk.orchestrator import AsyncSDKOrchestrator, ResourceSnapshot
+    from sandbox_sdk.process import AsyncProcess
+    from sandbox_sdk.sandbox import AsyncSandbox
+    from sandbox_sdk.values import (
+        CodeError,
+        CodeResult,
+        CommandResult,
+        Ended,
+        EndKind,
+        FileInfo,
+        Isolation,
+        Limit,
+        Resources,
+        SandboxInfo,
+        SandboxState,
+        Usage,
+        Wall,
+    )
+    from sandbox_sdk_sync import Files, Process, Sandbox, SandboxClient, SDKOrchestrator
+
+__all__ = [
+    "AsyncFiles",
+    "AsyncProcess",
+    "AsyncSDKOrchestrator",
+    "AsyncSandbox",
+    "AsyncSandboxClient",
+    "AuthStatus",
+    "CallTimeout",
+    "CodeError",
+    "CodeResult",
+    "CommandFailed",
+    "CommandResult",
+    "ConfigError",
+    "EndKind",
+    "Ended",
+    "ExperimentResult",
+    "ExportError",
+    "FileError",
+    "FileInfo",
+    "Files",
+    "IdleTimeout",
+    "Isolation",
+    "IsolationError",
+    "LaunchError",
+    "LifetimeExceeded",
+    "Limit",
+    "ModelAuthError",
+    "ModelError",
+    "ModelNotFound",
+    "ModelRateLimited",
+    "ModelTimeout",
+    "ModelUnavailable",
+    "Process",
+    "ProtocolError",
+    "ResourceSnapshot",
+    "Resources",
+    "SDKOrchestrator",
+    "Sandbox",
+    "SandboxBusy",
+    "SandboxClient",
+    "SandboxClosed",
+    "SandboxEnded",
+    "SandboxError",
+    "SandboxInfo",
+    "SandboxNotFound",
+    "SandboxState",
+    "StateError",
+    "UnsupportedParameter",
+    "Usage",
+    "Wall",
+]
+
+_MODULES = (
+    "sandbox_sdk.errors",
+    "sandbox_sdk.values",
+    "sandbox_sdk.auth",
+    "sandbox_sdk.orchestrator",
+    "sandbox_sdk.files",
+    "sandbox_sdk.process",
+    "sandbox_sdk.sandbox",
+    "sandbox_sdk.client",
+    "sandbox_sdk_sync",
+    "sandbox_sdk.experiments.result",
+)
+"""Where the public names live, cheapest to import first."""
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for module in _MODULES:
+            if (found := getattr(import_module(module), name, None)) is not None:
+                globals()[name] = found  # the next use does not come here
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

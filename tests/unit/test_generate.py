@@ -58,7 +58,6 @@ class AsyncProcess:
 
     def __init__(self, lines: int) -> None:
         self._output = self._lines(lines)
-        self.closed = False if lines else True
 
     @property
     def stdout(self) -> AsyncIterator[bytes]:
@@ -192,7 +191,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core.mkdir()
     (root / "sandbox_sdk_sync").mkdir()
     (core / "__init__.py").write_text('"""A toy core."""\n')
-    # AsyncProcess.closed shows that attributes set in __init__ are not part of the class body.
     (core / "sandbox.py").write_text(SANDBOX.lstrip())
     (core / "client.py").write_text(CLIENT.lstrip())
     assert _generate.main([], root) == 0

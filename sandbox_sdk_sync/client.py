@@ -1,0 +1,145 @@
+# Generated from sandbox_sdk/client.py. Edit that, then run: nox -s generate -- --write
+"""The client: makes, finds, lists and deletes sandboxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from sandbox_sdk.auth import AuthStatus
+from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.values import Resources, SandboxInfo
+from sandbox_sdk_sync._twin import Root
+from sandbox_sdk_sync.orchestrator import SDKOrchestrator
+from sandbox_sdk_sync.sandbox import Sandbox
+
+
+class SandboxClient(Root[AsyncSandboxClient]):
+    """The way in: makes sandboxes on this machine, and finds those made before.
+
+    Needs no server, account or root. Use it with ``with``, or call ``close()``; either
+    ends every sandbox that was set up through it.
+
+    Args:
+        auth_config: ``api_key``, ``client_id``, ``client_secret``; not needed on this machine.
+        config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
+        state_dir: Where records, workspaces and results are kept; by default the user's data
+            folder.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong; all faults at once, each with its path.
+    """
+
+    def __init__(
+        self,
+        auth_config: Mapping[str, object] | None = None,
+        *,
+        config: str | os.PathLike[str] | Mapping[str, object] | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(AsyncSandboxClient, auth_config, config=config, state_dir=state_dir)
+
+    def __enter__(self) -> Self:
+        self._enter(self._core)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(self._core.__aexit__, exc_type, exc, trace)
+
+    def create_sandbox(
+        self,
+        name: str,
+        *,
+        resources: Resources | Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        security_level: str | None = None,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Sandbox:
+        """Record a new sandbox and return at once; it starts at ``setup()`` or first use.
+
+        Args:
+            name: Any printable text of 1 to 200 characters; need not be unique.
+            resources: Limits, for example ``{"memory": "2GB", "cpu": 0.5}``. Keys: ``memory``,
+                ``cpu``, ``pids``, ``disk``, ``disk_files``, ``tmp``, ``file_size``,
+                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``.
+            timeout: Longest life once set up, in seconds; by default 3600.
+            idle_timeout: Longest time without a call, in seconds; by default no bound.
+            security_level: By default ``medium``.
+            env: Environment variables of the code inside; nothing of the host's is passed on.
+            files: Path in the workspace -> content, written before the first start.
+            metadata: Your own words, kept with the record.
+
+        Raises:
+            ConfigError: Something is wrong; all faults at once, and nothing was created.
+            IsolationError: The security level is not offered by this version.
+            StateError: The record could not be written.
+            SandboxClosed: The client is closed.
+        """
+        return Sandbox(
+            self._call(
+                self._core.create_sandbox,
+                name,
+                resources=resources,
+                timeout=timeout,
+                idle_timeout=idle_timeout,
+                security_level=security_level,
+                env=env,
+                files=files,
+                metadata=metadata,
+            ),
+            self._portal,
+        )
+
+    def get_sandbox(self, id: str) -> Sandbox:
+        """Return the sandbox with this id, also one of another or an earlier process.
+
+        While another live process holds it, its record, and results can be read; calls that need
+        it running raise ``SandboxBusy``.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        return Sandbox(self._call(self._core.get_sandbox, id), self._portal)
+
+    def list_sandboxes(self) -> list[SandboxInfo]:
+        """Return the records of all sandboxes in the state folder, oldest first."""
+        return self._call(self._core.list_sandboxes)
+
+    def delete_sandbox(self, id: str) -> None:
+        """End a sandbox and remove its record, workspace and results for good.
+
+        Raises:
+            SandboxNotFound: There is none.
+            SandboxBusy: Another live process holds it.
+        """
+        self._call(self._core.delete_sandbox, id)
+
+    def get_orchestrator(self) -> SDKOrchestrator:
+        """Return the orchestrator of this client's sandboxes."""
+        return SDKOrchestrator(self._call(self._core.get_orchestrator), self._portal)
+
+    def validate_auth(self) -> AuthStatus:
+        """Return who the caller is and what they may do; on this machine no credentials count."""
+        return self._call(self._core.validate_auth)
+
+    def reap(self) -> list[str]:
+        """Remove what dead processes left of their sandboxes; done at the client's first use too.
+
+        Returns:
+            The ids of those sandboxes, which are now ``lost``; their workspaces and results stay.
+        """
+        return self._call(self._core.reap)
+
+    def close(self) -> None:
+        """End every sandbox set up through this client and give everything back. Idempotent."""
+        self._end(self._core.aclose)

@@ -1,0 +1,60 @@
+# Generated from sandbox_sdk/process.py. Edit that, then run: nox -s generate -- --write
+"""A command that runs inside while the caller goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sandbox_sdk.process import AsyncProcess
+from sandbox_sdk.values import Ended
+from sandbox_sdk_sync._twin import Twin
+
+
+class Process(Twin[AsyncProcess]):
+    """A running command: read its output as it comes, write to it, signal it, wait for it.
+
+    Output that nobody reads makes the command wait, as a full pipe does.
+    """
+
+    @property
+    def stdout(self) -> Iterator[bytes]:
+        """Standard output as it comes, in pieces of any length; ends when the command ends."""
+        return self._portal.follow(lambda: self._core.stdout)
+
+    @property
+    def stderr(self) -> Iterator[bytes]:
+        """Standard error as it comes, in pieces of any length; ends when the command ends."""
+        return self._portal.follow(lambda: self._core.stderr)
+
+    def write(self, data: bytes) -> None:
+        """Write to standard input; waits while the command does not read.
+
+        What a command that has ended did not read is dropped.
+
+        Raises:
+            SandboxEnded: The sandbox has ended.
+        """
+        self._call(self._core.write, data)
+
+    def close_stdin(self) -> None:
+        """End standard input; the command reads end of file after what was written."""
+        self._call(self._core.close_stdin)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command itself; nothing happens once it has ended.
+
+        Args:
+            number: For example ``signal.SIGINT``.
+        """
+        self._call(self._core.signal, number)
+
+    def kill(self) -> None:
+        """End the command and all its descendants, and wait until they are gone."""
+        self._call(self._core.kill)
+
+    def wait(self) -> Ended:
+        """Wait for the end and return how the command ended.
+
+        Output that has not been read by now is dropped, and counted in ``bytes_seen``.
+        """
+        return self._call(self._core.wait)
