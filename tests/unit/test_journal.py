@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments import journal as journal_module
 from sandbox_sdk.experiments.journal import Event, Journal, is_held, read_events
 from sandbox_sdk.experiments.redaction import REDACTED, Redactor
 from sandbox_sdk.experiments.run_folder import read_run
@@ -51,7 +50,7 @@ async def test_many_writers_share_few_syncs(
         syncs += 1
         real(descriptor)
 
-    monkeypatch.setattr(journal_module.os, "fdatasync", counted)
+    monkeypatch.setattr(os, "fdatasync", counted)
     journal = await new_journal(tmp_path)
 
     async def write(number: int) -> None:
@@ -92,7 +91,7 @@ async def test_a_full_disk_is_a_state_error_and_nothing_is_appended_after_it(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor, data[: len(data) - 10])
 
-    monkeypatch.setattr(journal_module.os, "write", half_then_full)
+    monkeypatch.setattr(os, "write", half_then_full)
     journal.append("lost")
     with pytest.raises(StateError, match="No space left") as caught:
         await journal.commit()
@@ -113,7 +112,7 @@ async def test_a_failed_disk_is_a_state_error(
         raise OSError(errno.EIO, "Input/output error")
 
     journal = await new_journal(tmp_path)
-    monkeypatch.setattr(journal_module.os, "fdatasync", fail)
+    monkeypatch.setattr(os, "fdatasync", fail)
     journal.append("a")
     with pytest.raises(StateError, match="Input/output error"):
         await journal.commit()

@@ -25,7 +25,7 @@ from sandbox_sdk.errors import (
 )
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.chat import parse_completion, parse_json
-from sandbox_sdk.experiments.models.openai_errors import ContextFull, explain
+from sandbox_sdk.experiments.models.openai_errors import ContextFull, explain, reason_of
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.values import MIB
 
@@ -153,6 +153,7 @@ class OpenAIProvider:
         self, server: _Server, request: ModelRequest, parameters: Mapping[str, Any]
     ) -> ModelOutput:
         from aiohttp import ClientError
+        from httpx2 import HTTPError
         from openai import OpenAIError
 
         # Any: the SDK's overloads cannot be met by arguments that a user's config decides.
@@ -170,7 +171,7 @@ class OpenAIProvider:
                 model=request.model,
                 retryable=True,
             ) from None
-        except (OpenAIError, ClientError, OSError) as error:
+        except (OpenAIError, HTTPError, ClientError, OSError) as error:
             # The provider's text is in the new error, redacted; the old one may hold the key.
             raise explain(error, request, server.url, server.key, self._redactor) from None
         output = parse_completion(parse_json(data, request.model), request.model)
@@ -245,12 +246,8 @@ async def _knock(url: str, model: str) -> None:
         ) from None
     except OSError as error:
         raise ModelUnavailable(
-            f"nothing answers at {url}: {_reason(error)}; start the server, or correct the address",
+            f"nothing answers at {url}: {reason_of(error)}; start the server, or correct the "
+            "address",
             model=model,
             retryable=True,
         ) from error
-
-
-def _reason(error: OSError) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return (cause.strerror or str(cause) or type(cause).__name__).lower()

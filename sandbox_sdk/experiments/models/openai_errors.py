@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -67,10 +68,9 @@ def _explain_connection(
             )
     for cause in chain:
         if isinstance(cause, ClientConnectorError):
-            reason = cause.os_error.strerror or str(cause.os_error)
             return ModelUnavailable(
-                f"nothing answers at {url}: {reason.lower()}; start the server, or correct the "
-                "address",
+                f"nothing answers at {url}: {reason_of(cause.os_error)}; start the server, or "
+                "correct the address",
                 model=request.model,
                 retryable=True,
             )
@@ -178,6 +178,18 @@ def _key_fix(request: ModelRequest, key: str | None) -> str:
         return 'no key was sent; name the variable that holds it with "api_key_env"'
     variable = request.api_key_env or "OPENAI_API_KEY"
     return f"set a valid key: export {variable}=..."
+
+
+def reason_of(error: OSError) -> str:
+    """Return the kernel's or resolver's words for a failed connection."""
+    # Event loops put a text of their own, with the address again, in place of the kernel's.
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]  # a name with several addresses, all refused
+    inner = cause if isinstance(cause, OSError) else error
+    number = inner.errno or 0
+    text = os.strerror(number) if number > 0 else inner.strerror or str(inner)
+    return text.lower() or type(inner).__name__
 
 
 def retry_after(headers: Any) -> float | None:
