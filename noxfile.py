@@ -1,0 +1,128 @@
+"""Every check of the project; ``nox`` runs all that CI runs, ``nox -s NAME`` one of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = nox.project.python_versions(PROJECT)
+EVERYTHING = ("-e", ".[local,bwrap]")
+"""The project with all that its tests need of it."""
+
+
+def _runs(version: str) -> bool:
+    """Whether this Python starts: a version manager's shim may be there without one behind it."""
+    program = shutil.which(f"python{version}")
+    return (
+        program is not None and subprocess.run([program, "-V"], capture_output=True).returncode == 0
+    )
+
+
+PRESENT = [version for version in SUPPORTED if _runs(version)]
+
+
+def _group(name: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes (ruff)."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Who may import what (import-linter)."""
+    session.install(*_group("lint"))
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """The blocking twin is what the generator writes; ``-- --write`` makes it so."""
+    session.install(*_group("lint"))
+    check = [] if "--write" in session.posargs else ["--check"]
+    session.run("python", "sandbox_sdk_sync/_generate.py", *check)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types (mypy and basedpyright, both strict)."""
+    session.install("-e", ".", "nox", *_group("types"), *_group("test"))
+    session.run("mypy")
+    session.run("basedpyright")
+
+
+@nox.session(python=PRESENT)
+def tests(session: nox.Session) -> None:
+    """All tests but the README's, on every supported Python of this machine."""
+    if absent := ", ".join(version for version in SUPPORTED if version not in PRESENT):
+        session.warn(f"not on this machine, and so not tested here: Python {absent}")
+    session.install(*EVERYTHING, *_group("test"))
+    session.run("pytest", "--ignore=tests/e2e/test_readme.py", *session.posargs)
+
+
+@nox.session
+def readme(session: nox.Session) -> None:
+    """What the README shows: its demo and its Python examples, run as they stand."""
+    session.install(*EVERYTHING, *_group("test"))
+    session.env["XDG_DATA_HOME"] = str(_data_folder(session))
+    session.run("sandbox-sdk", "demo")
+    session.run("pytest", "tests/e2e/test_readme.py", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """The wheel, installed into a clean environment, runs the demo."""
+    place = Path(session.create_tmp()).resolve()
+    shutil.rmtree(place)
+    session.run("pip", "wheel", "--no-deps", "--wheel-dir", str(place), ".", silent=True)
+    (wheel,) = place.glob("*.whl")
+    session.install(f"{wheel}[local,bwrap]")
+    session.env["XDG_DATA_HOME"] = str(_data_folder(session))
+    session.chdir(place)  # away from the sources, which would be imported first
+    session.run("python", "-c", "import sandbox_sdk; print(sandbox_sdk.SandboxClient)")
+    session.run("sandbox-sdk", "demo")
+
+
+@nox.session(default=False)
+def attacks(session: nox.Session) -> None:
+    """Only the attacks on a sandbox; ``tests`` runs them too."""
+    session.install(*EVERYTHING, *_group("test"))
+    session.run("pytest", "tests/attacks", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """What is repeated for a long time: owners killed at random moments."""
+    session.install(*EVERYTHING, *_group("test"))
+    session.run("pytest", "-m", "soak", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Every benchmark, or those named: ``nox -s bench -- import_time``."""
+    session.install(*EVERYTHING, *_group("test"))
+    names = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py"))
+    for name in names:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+def _data_folder(session: nox.Session) -> Path:
+    """A data folder shared by sessions, so that a model is fetched once."""
+    folder = session.cache_dir.resolve() / "data"
+    folder.mkdir(exist_ok=True)
+    return folder
