@@ -64,7 +64,8 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
     writer: csv.DictWriter[str] | None = None
     for row in rows:
         if writer is None:
-            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+            # Both characters end a line, so that a cell with either is quoted.
+            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\r\n")
             writer.writeheader()
         writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue().encode("utf-8", "backslashreplace")

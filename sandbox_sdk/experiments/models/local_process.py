@@ -26,6 +26,7 @@ _LIBRARY = "/mnt/model/lib"
 _WORKER = "local_worker.py"
 _LONGEST_LINE = 16 * MIB
 _CLOSE_SECONDS = 10.0
+_BROKEN = (SandboxError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 @attrs.frozen
@@ -71,7 +72,7 @@ class LocalProcess:
                 complete = answer.get("id") == self._calls
             except ModelError:
                 raise
-            except (SandboxError, OSError) as error:
+            except _BROKEN as error:
                 # The sandbox it tells of is the model's own, not the experiment's.
                 raise self._error(f"ended: {error}", retryable=True) from error
             finally:
@@ -110,7 +111,7 @@ class LocalProcess:
                     raise self._error("did not say that it is ready; it was ended")
         except ModelError:
             raise
-        except (SandboxError, OSError) as error:
+        except _BROKEN as error:
             raise self._error(f"could not be started in a sandbox: {error}") from error
         finally:
             if not started:

@@ -184,8 +184,11 @@ def reason_of(error: OSError) -> str:
     """Return the kernel's or resolver's words for a failed connection."""
     # Event loops put a text of their own, with the address again, in place of the kernel's.
     cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]  # a name with several addresses, all refused
+    match cause:
+        case BaseExceptionGroup(exceptions=(first, *_)):
+            cause = first  # a name with several addresses, all refused
+        case _:
+            pass
     inner = cause if isinstance(cause, OSError) else error
     number = inner.errno or 0
     text = os.strerror(number) if number > 0 else inner.strerror or str(inner)
