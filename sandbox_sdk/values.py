@@ -83,9 +83,11 @@ class SandboxSpec:
     timeout: float | None = 3600.0
     idle_timeout: float | None = None
     security_level: SecurityLevel = "medium"
-    env: Mapping[str, str] = attrs.field(factory=dict)
-    files: Mapping[str, bytes] = attrs.field(factory=dict, repr=lambda files: repr(sorted(files)))
-    metadata: Mapping[str, str] = attrs.field(factory=dict)
+    env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    files: Mapping[str, bytes] = attrs.field(
+        factory=dict[str, bytes], repr=lambda files: repr(sorted(files))
+    )
+    metadata: Mapping[str, str] = attrs.field(factory=dict[str, str])
     mounts: tuple[Mount, ...] = ()
     internal: bool = False
 
@@ -361,7 +363,7 @@ class Collected:
     """
 
     artifacts: tuple[Artifact, ...] = ()
-    skipped: Mapping[str, str] = attrs.field(factory=dict)
+    skipped: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -472,22 +474,28 @@ class Process(Protocol):
     @property
     def stdout(self) -> AsyncIterator[bytes]:
         """Standard output as it comes; ends when the command closed it."""
+        ...
 
     @property
     def stderr(self) -> AsyncIterator[bytes]:
         """Standard error as it comes; ends when the command closed it."""
+        ...
 
     async def write(self, data: bytes) -> None:
         """Write to standard input; waits while the command does not read."""
+        ...
 
     async def close_stdin(self) -> None:
         """End standard input."""
+        ...
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command."""
+        ...
 
     async def wait(self) -> Ended:
         """Wait for the end. Output not read by then is dropped and counted."""
+        ...
 
 
 class WorkspaceFiles(Protocol):
@@ -495,9 +503,11 @@ class WorkspaceFiles(Protocol):
 
     async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """Return a file's bytes."""
+        ...
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Write a file, its parent folders included."""
+        ...
 
 
 class Workplace(Protocol):
@@ -506,25 +516,31 @@ class Workplace(Protocol):
     @property
     def id(self) -> str:
         """The sandbox's id."""
+        ...
 
     @property
     def info(self) -> SandboxInfo:
         """Its record as last known: state, and how it ended once it did."""
+        ...
 
     @property
     def isolation(self) -> Isolation | None:
         """What is in force, proven from inside; ``None`` before set-up."""
+        ...
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """Its limits and what holds each; empty before set-up."""
+        ...
 
     @property
     def files(self) -> WorkspaceFiles:
         """Its files."""
+        ...
 
     async def setup(self) -> None:
         """Start it if it does not run."""
+        ...
 
     async def run_command(
         self,
@@ -536,6 +552,7 @@ class Workplace(Protocol):
         timeout: float | None = None,
     ) -> CommandResult:
         """Run a command to its end; a ``str`` goes to ``/bin/bash -c``."""
+        ...
 
     async def run_code(
         self,
@@ -546,12 +563,15 @@ class Workplace(Protocol):
         timeout: float | None = None,
     ) -> CodeResult:
         """Run code to its end, in a fresh context or the kept one of that name."""
+        ...
 
     async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of the workspace to ``destination/sha256/ab/cdef...`` on the host."""
+        ...
 
     async def usage(self) -> Usage:
         """What it uses now."""
+        ...
 
 
 class ModelHost(Protocol):
@@ -571,6 +591,7 @@ class ModelHost(Protocol):
         The command starts in the folder that ``files`` were written to. The context may be
         entered in one task and left in another: a model outlives the call that loaded it.
         """
+        ...
 
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

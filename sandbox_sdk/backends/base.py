@@ -47,6 +47,7 @@ class Channel(Protocol):
         Raises:
             ConnectionError: The agent is gone.
         """
+        ...
 
     async def receive(self) -> bytes:
         """Return the next frame.
@@ -55,6 +56,7 @@ class Channel(Protocol):
             ConnectionError: The agent is gone.
             ProtocolError: What came is no frame.
         """
+        ...
 
 
 class Backend(Protocol):
@@ -62,6 +64,7 @@ class Backend(Protocol):
 
     async def create(self, spec: SandboxSpec) -> SandboxInfo:
         """Record a new sandbox; not idempotent."""
+        ...
 
     async def start(self, id: str) -> Standing:
         """Set a sandbox up, or return at once what holds if it runs here.
@@ -72,6 +75,7 @@ class Backend(Protocol):
             IsolationError: A wall could not be had or proven.
             LaunchError: It did not start.
         """
+        ...
 
     async def stop(self, id: str) -> None:
         """End a sandbox and wait until nothing of it is left but its workspace and results.
@@ -79,6 +83,7 @@ class Backend(Protocol):
         Raises:
             SandboxBusy: Another live process holds it.
         """
+        ...
 
     async def delete(self, id: str) -> None:
         """Stop a sandbox and remove its record, workspace and results.
@@ -87,6 +92,7 @@ class Backend(Protocol):
             SandboxNotFound: There is none.
             SandboxBusy: Another live process holds it.
         """
+        ...
 
     async def get(self, id: str) -> SandboxInfo:
         """Return a sandbox's record.
@@ -94,24 +100,32 @@ class Backend(Protocol):
         Raises:
             SandboxNotFound: There is none.
         """
+        ...
 
     async def list(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:
         """Return all records, oldest first."""
+        ...
 
     async def usage(self, ids: Sequence[str]) -> tuple[Usage, ...]:
         """Return what each sandbox uses now, in the order asked."""
+        ...
 
     async def limit_hits(self, id: str) -> LimitHits:
         """Return what the kernel counted against a running sandbox's limits."""
+        ...
 
     async def ended(self, id: str) -> Ended:
         """Wait until a sandbox that ran here has ended, and return how."""
+        ...
 
     def connect(self, id: str) -> AbstractAsyncContextManager[Channel]:
         """Open the channel to a running sandbox; one at a time."""
+        ...
 
     async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
+        ...
 
     async def aclose(self) -> None:
         """End every sandbox that runs here and give everything back."""
+        ...

@@ -84,9 +84,12 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """The runtime's name, as reported in ``sandbox.isolation``."""
+        ...
 
     def probe(self) -> tuple[Wall, ...]:
         """Find out what this host allows, each wall with the reason and fix if it is missing."""
+        ...
 
     def program(self, plan: LaunchPlan) -> Program:
         """Return what to execute; every path of the plan is one the program can reach."""
+        ...
