@@ -11,8 +11,8 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import SandboxError, StateError
+from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.artifacts import ARTIFACTS
-from sandbox_sdk.experiments.clock import Clock
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.registry import ModelRegistry
@@ -70,7 +70,7 @@ class Attempt:
             SandboxError: The sandbox could not be set up.
             StateError: The journal cannot be written.
         """
-        clock = Clock(self._config.limits.time)
+        allowance = Allowance(self._config.limits)
         provider = self._models.request(self._config)[0].name if self._config.model else None
         await self._recorder.durable(
             "attempt.started",
@@ -81,9 +81,9 @@ class Attempt:
         )
         await self._workplace.setup()
         await self._note_sandbox()
-        outcome = clock.over()
-        with anyio.move_on_after(clock.left + _GRACE_SECONDS):
-            outcome = await self._guarded(clock)
+        outcome = allowance.out_of_time()
+        with anyio.move_on_after(allowance.seconds + _GRACE_SECONDS):
+            outcome = await self._guarded(allowance)
         if self._config.artifacts:
             await self._collect()
         return outcome
@@ -107,10 +107,10 @@ class Attempt:
             cpu_seconds=spent, memory_peak_bytes=after.memory_peak_bytes, source=after.source
         )
 
-    async def _guarded(self, clock: Clock) -> Outcome:
+    async def _guarded(self, allowance: Allowance) -> Outcome:
         """Run what the config says; what goes wrong in a sandbox is an outcome."""
         try:
-            return await self._prepare(clock) or await self._main(clock)
+            return await self._prepare(allowance) or await self._main(allowance)
         except StateError:
             raise
         except SandboxError as error:
@@ -132,12 +132,12 @@ class Attempt:
         }
         await write_lock(self._folder, lock)
 
-    async def _prepare(self, clock: Clock) -> Outcome | None:
+    async def _prepare(self, allowance: Allowance) -> Outcome | None:
         for path, content in self._config.files.items():
             await self._workplace.files.write(path, content)
         if self._config.setup is None:
             return None
-        result = await self._tools.run("bash", self._config.setup, _finite(clock.left))
+        result = await self._tools.run("bash", self._config.setup, _finite(allowance.seconds))
         self._recorder.note(
             "setup.finished", text=result.text, duration=result.duration, ok=result.error is None
         )
@@ -149,15 +149,15 @@ class Attempt:
             SandboxError(f"the setup command failed, so nothing was run: {tail}"),
         )
 
-    async def _main(self, clock: Clock) -> Outcome:
+    async def _main(self, allowance: Allowance) -> Outcome:
         if self._config.code is not None:
-            return await self._code(self._config.code, clock)
+            return await self._code(self._config.code, allowance)
         provider, request = self._models.request(self._config)
-        loop = ModelLoop(self._config, provider, request, self._tools, self._recorder, clock)
+        loop = ModelLoop(self._config, provider, request, self._tools, self._recorder, allowance)
         return await loop.run()
 
-    async def _code(self, code: str, clock: Clock) -> Outcome:
-        result = await self._tools.run("python", code, _finite(clock.left))
+    async def _code(self, code: str, allowance: Allowance) -> Outcome:
+        result = await self._tools.run("python", code, _finite(allowance.seconds))
         if result.ended is None:
             raise AssertionError("unreachable: the code was run")
         self._recorder.note(
@@ -167,8 +167,8 @@ class Attempt:
             duration=result.duration,
             artifact=attrs.asdict(result.artifact) if result.artifact else None,
         )
-        if result.ended.kind is EndKind.TIMEOUT and clock.left <= 0:
-            return clock.over()
+        if result.ended.kind is EndKind.TIMEOUT and allowance.seconds <= 0:
+            return allowance.out_of_time()
         return decided_by(result.ended)
 
     async def _collect(self) -> None:

@@ -19,10 +19,10 @@ from sandbox_sdk.experiments.result import (
     Provenance,
     ResourceUse,
     Timings,
-    TokenUsage,
     ToolCall,
     ToolError,
 )
+from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import Artifact, AttemptState
 
 LOST = Failure(

@@ -9,11 +9,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import anyio.to_thread
 
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.artifacts import artifact_path
+from sandbox_sdk.experiments.disk import sync_folder
 from sandbox_sdk.experiments.export_tables import (
     attempt_row,
     json_text,
@@ -28,7 +27,8 @@ from sandbox_sdk.experiments.export_tables import (
     to_jsonl,
     trial_row,
 )
-from sandbox_sdk.experiments.journal import JOURNAL, sync_folder
+from sandbox_sdk.experiments.export_texts import folder_name, readme, summary
+from sandbox_sdk.experiments.journal import JOURNAL
 from sandbox_sdk.experiments.run_folder import LOCK, PLAN, RunRecord, read_run
 from sandbox_sdk.values import Artifact
 
@@ -41,29 +41,6 @@ _MEDIA_TYPES = {
     ".csv": "text/csv",
     ".txt": "text/plain",
 }
-
-_README = """\
-One run of an experiment, exported by sandbox-sdk {sdk}.
-
-run:      {run}
-status:   {status} ({state})
-model:    {model}
-
-Check that nothing changed:   sha256sum -c SHA256SUMS
-
-MANIFEST.json    what is here: every file with its size, SHA-256 and kind
-plan.json        what was to be done: the config with every default
-lock.json        what it was done with: versions, kernel, isolation in force
-events.jsonl     what happened, in order; everything below is derived from it
-result.json      the result
-trials.csv       one row per trial (trials.jsonl is the same); a quote stands in front of
-                 text that a spreadsheet would run as a formula
-attempts.jsonl   one row per attempt, with messages and tool calls
-artifacts/       files from the sandbox and whole outputs of tools, named by their SHA-256;
-                 result.json says which name each had
-
-Texts and artifacts were written by a model or its code: do not run or open them as trusted.
-"""
 
 
 async def export_runs(folders: Iterable[Path], target: Path) -> list[Path]:
@@ -96,7 +73,7 @@ def export_run(folder: Path, target: Path) -> Path:
         raise ExportError(
             f"the run {record.id} is still running; export it when it has ended", path=str(target)
         )
-    place = target / _folder_name(record)
+    place = target / folder_name(record)
     draft = target / f".{record.id}.{secrets.token_hex(4)}.partial"
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -129,7 +106,7 @@ def _build(record: RunRecord, draft: Path) -> None:
         "trials.csv": to_csv(rows),
         "trials.jsonl": to_jsonl(rows),
         "attempts.jsonl": to_jsonl([attempt_row(result, trial)] if result else []),
-        "README.txt": _readme(record).encode("utf-8", "backslashreplace"),
+        "README.txt": readme(record).encode("utf-8", "backslashreplace"),
     }
     counts = {"trials.csv": len(rows), "trials.jsonl": len(rows), JOURNAL: len(record.events)}
     for name, data in texts.items():
@@ -142,7 +119,7 @@ def _build(record: RunRecord, draft: Path) -> None:
         if name not in files:
             entry = _copy(record, artifact, draft / name)
             files[name] = {**entry, "media_type": artifact.media_type}
-    manifest = {"schema": _SCHEMA, "run": _summary(record), "files": dict(sorted(files.items()))}
+    manifest = {"schema": _SCHEMA, "run": summary(record), "files": dict(sorted(files.items()))}
     sums = {name: entry["sha256"] for name, entry in files.items()}
     sums["MANIFEST.json"] = _write(draft / "MANIFEST.json", json_text(manifest, indent=2))["sha256"]
     lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
@@ -217,38 +194,3 @@ def _files(folder: Path) -> set[str]:
     """Return what is below a folder but plain folders; a link's name never equals a file's."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return {f"{path.relative_to(folder)}{'@' * path.is_symlink()}" for path in found}
-
-
-def _folder_name(record: RunRecord) -> str:
-    """Return a name that sorts, says what it is, and is safe in every file system."""
-    wanted = str(record.plan["config"].get("name") or "run")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:60] or "run"
-    moment = datetime.fromtimestamp(record.created_at, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    return f"{name}_{moment}_{record.id[-6:]}"
-
-
-def _summary(record: RunRecord) -> Mapping[str, Any]:
-    result = record.result
-    return {
-        "id": record.id,
-        "sandbox": record.sandbox_id,
-        "created_at": record.created_at,
-        "status": result.status if result else None,
-        "state": result.state.value if result else None,
-        "config_digest": record.plan["config_digest"],
-        "trials": 1 if result else 0,
-        "mock": result.provenance.mock if result else None,
-    }
-
-
-def _readme(record: RunRecord) -> str:
-    result = record.result
-    asked = record.plan["config"].get("model") or "none: code alone"
-    return _README.format(
-        sdk=result.provenance.sdk_version if result else "",
-        run=record.id,
-        status=result.status if result else "never started",
-        state=result.state.value if result else "never started",
-        model=asked
-        + " (a mock: the answers are scripted)" * bool(result and result.provenance.mock),
-    )

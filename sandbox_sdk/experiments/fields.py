@@ -7,9 +7,7 @@ faults begin with the path. Nothing is converted: ``"0.7"`` is no number and ``T
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TypeVar, cast
 
 from sandbox_sdk.parse import Faults, describe, fault, suggestion
@@ -223,37 +221,3 @@ def json_object(value: object, path: str) -> dict[str, object]:
     """Read a JSON object."""
     names_of(value, path)
     return cast("dict[str, object]", json_value(value, path))
-
-
-def file_path(value: str, path: str) -> str:
-    """Read a path that stays in the workspace: relative, without ``..`` and NUL."""
-    parts = PurePosixPath(value).parts
-    if not parts or value.startswith("/") or ".." in parts or "\0" in value or value.endswith("/"):
-        raise fault(path, 'names a file outside the workspace; write a relative path without ".."')
-    return value
-
-
-def file_map(value: object, path: str) -> dict[str, str | bytes]:
-    """Read file path -> content, as text or bytes."""
-
-    def content(item: object, where: str) -> str | bytes:
-        if isinstance(item, bytes):
-            if len(item) > LONGEST_TEXT:
-                raise fault(where, f"is more than the {LONGEST_TEXT:,} bytes a file may have here")
-            return item
-        return text(item, where)
-
-    found = mapping_of(content)(value, path)
-    faults = Faults()
-    for name in found:
-        with faults.collect():
-            file_path(name, f"{path}.{name}")
-    faults.check()
-    return found
-
-
-def variable_name(value: object, path: str) -> str:
-    """Read the name of an environment variable. A wrong value is not shown: it may be a key."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
-        raise fault(path, 'must be the name of an environment variable, such as "OPENAI_API_KEY"')
-    return value

@@ -21,6 +21,7 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import StateError
+from sandbox_sdk.experiments.disk import sync_folder
 from sandbox_sdk.experiments.redaction import Redactor
 
 JOURNAL = "events.jsonl"
@@ -246,15 +247,6 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable: files created or renamed in it stay after a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _state_error(verb: str, path: Path, error: OSError) -> StateError:

@@ -16,7 +16,7 @@ from sandbox_sdk.errors import (
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments import code_blocks
-from sandbox_sdk.experiments.clock import Clock
+from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models import retries
@@ -48,7 +48,7 @@ class ModelLoop:
         request: The call without messages.
         tools: Runs tool calls.
         recorder: Notes what happens.
-        clock: The attempt's time.
+        allowance: What the attempt may still use.
     """
 
     def __init__(
@@ -58,14 +58,13 @@ class ModelLoop:
         request: ModelRequest,
         tools: Tools,
         recorder: Recorder,
-        clock: Clock,
+        allowance: Allowance,
     ) -> None:
         self._config = config
         self._provider = provider
         self._tools = tools
         self._recorder = recorder
-        self._clock = clock
-        self._tokens = 0
+        self._allowance = allowance
         self._messages: list[Mapping[str, Any]] = []
         self._blocks = bool(config.tools) and (
             config.tool_format == "code_block"
@@ -115,10 +114,12 @@ class ModelLoop:
 
     async def _ask(self, call: int) -> ModelOutput:
         """Call the model: the request durable before it is sent, the answer before it is used."""
+        if (over := self._allowance.out_of_tokens()) is not None:
+            raise Stopped(over)
         request = attrs.evolve(
             self._request,
             messages=tuple(self._messages),
-            parameters=self._capped_parameters(),
+            parameters=self._allowance.cap(self._request.parameters),
             call=call,
         )
         await self._recorder.durable(
@@ -146,7 +147,7 @@ class ModelLoop:
 
         started = time.monotonic()
         output: ModelOutput | None = None
-        with anyio.move_on_after(self._clock.left):
+        with anyio.move_on_after(self._allowance.seconds):
             try:
                 output = await retries.generate(
                     self._provider, request, self._config.retries, on_retry
@@ -157,13 +158,13 @@ class ModelLoop:
                 )
                 raise Stopped(_model_failure(error, first=call == 1)) from None
         if output is None:
-            raise Stopped(self._clock.over())
+            raise Stopped(self._allowance.out_of_time())
         output = _with_ids(output, call)
         await self._answered(call, output, time.monotonic() - started - waited)
         return output
 
     async def _answered(self, call: int, output: ModelOutput, duration: float) -> None:
-        self._tokens += output.usage.total_tokens
+        self._allowance.spend(output.usage.total_tokens)
         await self._recorder.durable(
             "model.responded",
             call=call,
@@ -194,59 +195,32 @@ class ModelLoop:
 
     async def _use(self, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
         """Run the calls in order. Every call gets a result, even those a limit keeps from it."""
+        tools = self._tools
         results: list[ToolResult] = []
         stop: Outcome | None = None
         for use in uses:
-            stop = stop or self._tool_limit()
+            stop = stop or self._allowance.out_of_tools(tools.calls, tools.seconds)
             if stop is None:
-                result = await self._tools.use(use, self._tool_timeout())
+                timeout = self._allowance.tool_timeout(tools.seconds)
+                result = await tools.use(use, timeout)
             else:
                 kind = stop.limit.type if stop.limit else "limit"
                 error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
-                result = await self._tools.refuse(use, error)
+                result = await tools.refuse(use, error)
             results.append(result)
             if self._blocks:
                 self._say({"role": "user", "content": code_blocks.feedback(use, result)})
             else:
                 self._say({"role": "tool", "tool_call_id": use.id, "content": result.text})
-        if stop is None and self._clock.left <= 0:
-            stop = self._clock.over()
+        if stop is None and self._allowance.seconds <= 0:
+            stop = self._allowance.out_of_time()
         if stop is not None:
             raise Stopped(stop)
         return results
 
-    def _tool_limit(self) -> Outcome | None:
-        limits, tools = self._config.limits, self._tools
-        if self._clock.left <= 0:
-            return self._clock.over()
-        if limits.tool_calls is not None and tools.calls >= limits.tool_calls:
-            return stopped_by("tool_calls", limits.tool_calls, tools.calls)
-        if limits.tool_time is not None and tools.seconds >= limits.tool_time:
-            return stopped_by("tool_time", limits.tool_time, tools.seconds)
-        return None
-
-    def _tool_timeout(self) -> float:
-        limits = self._config.limits
-        left = min(limits.tool_timeout, self._clock.left)
-        if limits.tool_time is not None:
-            left = min(left, limits.tool_time - self._tools.seconds)
-        return left
-
-    def _capped_parameters(self) -> Mapping[str, Any]:
-        """Return the parameters with the answer's length capped by the tokens that are left."""
-        limit, parameters = self._config.limits.tokens, self._request.parameters
-        if limit is None:
-            return parameters
-        left = limit - self._tokens
-        if left <= 0:
-            raise Stopped(stopped_by("tokens", limit, self._tokens))
-        return {**parameters, "max_tokens": min(left, parameters.get("max_tokens", left))}
-
     def _end(self, output: ModelOutput) -> Outcome:
-        limit = self._config.limits.tokens
-        if limit is not None and self._tokens >= limit and output.stop_reason == "max_tokens":
-            return stopped_by("tokens", limit, self._tokens)
-        return COMPLETED
+        cut = output.stop_reason == "max_tokens"
+        return (self._allowance.out_of_tokens() if cut else None) or COMPLETED
 
 
 def _model_failure(error: ModelError, *, first: bool) -> Outcome:

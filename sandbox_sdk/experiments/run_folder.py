@@ -19,10 +19,10 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.artifacts import write_durably
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.derive import derive_result
-from sandbox_sdk.experiments.journal import JOURNAL, Event, is_held, read_events, sync_folder
+from sandbox_sdk.experiments.disk import sync_folder, write_durably
+from sandbox_sdk.experiments.journal import JOURNAL, Event, is_held, read_events
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.result import ExperimentResult
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,8 +88,44 @@ def _extra_headers(value: object, path: str) -> Mapping[str, str]:
     return found
 
 
+def _file_path(value: str, path: str) -> str:
+    """Read a path that stays in the workspace: relative, without ``..`` and NUL."""
+    parts = PurePosixPath(value).parts
+    if not parts or value.startswith("/") or ".." in parts or "\0" in value or value.endswith("/"):
+        raise fault(path, 'names a file outside the workspace; write a relative path without ".."')
+    return value
+
+
+def _file_map(value: object, path: str) -> dict[str, str | bytes]:
+    """Read file path -> content, as text or bytes."""
+
+    def content(item: object, where: str) -> str | bytes:
+        if isinstance(item, bytes):
+            if len(item) > fields.LONGEST_TEXT:
+                raise fault(
+                    where, f"is more than the {fields.LONGEST_TEXT:,} bytes a file may have here"
+                )
+            return item
+        return fields.text(item, where)
+
+    found = fields.mapping_of(content)(value, path)
+    faults = Faults()
+    for name in found:
+        with faults.collect():
+            _file_path(name, f"{path}.{name}")
+    faults.check()
+    return found
+
+
+def _variable_name(value: object, path: str) -> str:
+    """Read the name of an environment variable. A wrong value is not shown: it may be a key."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
+        raise fault(path, 'must be the name of an environment variable, such as "OPENAI_API_KEY"')
+    return value
+
+
 def _pattern(value: object, path: str) -> str:
-    return fields.file_path(fields.line(value, path), path)
+    return _file_path(fields.line(value, path), path)
 
 
 def _tools(value: object, path: str) -> tuple[str, ...]:
@@ -147,7 +185,7 @@ FIELDS: Mapping[str, fields.Reader] = {
     "metadata": fields.json_object,
     "model": fields.line,
     "base_url": _url,
-    "api_key_env": fields.variable_name,
+    "api_key_env": _variable_name,
     "prompt": fields.filled_text,
     "messages": fields.list_of(_message),
     "code": fields.filled_text,
@@ -156,7 +194,7 @@ FIELDS: Mapping[str, fields.Reader] = {
     "tools": _tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
-    "files": fields.file_map,
+    "files": _file_map,
     "setup": fields.filled_text,
     "artifacts": fields.one_or_more(_pattern),
     "limits": _section(_LIMITS),

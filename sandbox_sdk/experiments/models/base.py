@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from sandbox_sdk.experiments.redaction import Redactor
-from sandbox_sdk.experiments.result import StopReason, TokenUsage
+from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
 ONE_REQUEST = TokenUsage(requests=1)
 """The usage of a call whose provider tells no tokens."""

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 from sandbox_sdk.errors import ModelError
 from sandbox_sdk.experiments.models.base import ModelOutput, ToolUse
-from sandbox_sdk.experiments.result import StopReason, TokenUsage
+from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
 STOP_REASONS: Mapping[str, StopReason] = {
     "stop": "stop",

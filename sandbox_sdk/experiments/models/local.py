@@ -21,7 +21,7 @@ from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.chat import parse_completion
 from sandbox_sdk.experiments.models.local_files import file_sha256, find_model_file
 from sandbox_sdk.experiments.models.local_process import CONTEXT_TOKENS, LocalProcess
-from sandbox_sdk.experiments.result import TokenUsage
+from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import ModelHost
 
 DEFAULT_MAX_TOKENS = 1024

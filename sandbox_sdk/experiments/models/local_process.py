@@ -49,7 +49,8 @@ class LocalProcess:
         self._path = path
         self._running: _Running | None = None
         self._calls = 0
-        self._asking = anyio.Lock()  # guards all of the above; held during a call
+        self._closed = False
+        self._asking = anyio.Lock()  # held during a call: answers come in the order of calls
 
     # Any: JSON both ways.
     async def call(self, body: dict[str, Any]) -> Any:
@@ -62,6 +63,8 @@ class LocalProcess:
             ModelError: The model could not be loaded, or its process ended.
         """
         async with self._asking:
+            if self._closed:
+                raise self._error("was closed with its client")
             running = self._running or await self._start()
             self._calls += 1
             line = json.dumps({"id": self._calls, "body": body}).encode() + b"\n"
@@ -83,9 +86,10 @@ class LocalProcess:
             return answer
 
     async def aclose(self) -> None:
-        """End the process, if it runs."""
-        async with self._asking:
-            await self._stop()
+        """End the process, if it runs. A call that waits for it fails."""
+        # Not under the lock: a client that closes does not wait for a long answer.
+        self._closed = True
+        await self._stop()
 
     async def _start(self) -> _Running:
         stack = AsyncExitStack()
@@ -103,7 +107,7 @@ class LocalProcess:
             )
             running = _Running(process, _lines(process.stdout), stack)
             match await self._read(running):
-                case {"ready": True}:
+                case {"ready": True} if not self._closed:
                     started = True
                 case {"failed": reason}:
                     raise self._error(f"could not be loaded: {str(reason)[:1000]}")

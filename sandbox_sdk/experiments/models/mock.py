@@ -28,7 +28,7 @@ from sandbox_sdk.errors import ModelError, ModelNotFound
 from sandbox_sdk.experiments import fields
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest, ToolUse
 from sandbox_sdk.experiments.models.chat import STOP_REASONS
-from sandbox_sdk.experiments.result import TokenUsage
+from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.parse import fault, suggestion
 from sandbox_sdk.wire import ERRORS
 

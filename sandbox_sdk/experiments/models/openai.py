@@ -7,25 +7,25 @@ the config names, so that a config cannot send a key to a server its owner did n
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import (
     ModelAuthError,
     ModelError,
     ModelTimeout,
-    ModelUnavailable,
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.chat import parse_completion, parse_json
-from sandbox_sdk.experiments.models.openai_errors import ContextFull, explain, reason_of
+from sandbox_sdk.experiments.models.openai_errors import ContextFull, explain
+from sandbox_sdk.experiments.models.reach import knock
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.values import MIB
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 
 _LARGEST_ANSWER = 64 * MIB
-_CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 10.0
 _IN_EXTRA_BODY = ("top_k",)  # common, but not OpenAI's
 _NO_KEY = "not-needed"  # what the SDK sends to a server that asks for none
 
@@ -76,7 +76,7 @@ class OpenAIProvider:
         """
         server = self._server(request)
         if server.url not in self._reachable:
-            await _knock(server.url, request.model)
+            await knock(server.url, request.model)
             self._reachable.add(server.url)
 
     async def generate(self, request: ModelRequest) -> ModelOutput:
@@ -121,7 +121,7 @@ class OpenAIProvider:
         """Close all connections."""
         while self._clients:
             _, client = self._clients.popitem()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_CONNECT_SECONDS):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
                 await client.close()
 
     def _server(self, request: ModelRequest) -> _Server:
@@ -152,6 +152,8 @@ class OpenAIProvider:
     async def _send(
         self, server: _Server, request: ModelRequest, parameters: Mapping[str, Any]
     ) -> ModelOutput:
+        # Loaded in a thread: it takes most of a second, and others wait on this loop.
+        await anyio.to_thread.run_sync(importlib.import_module, "openai")
         from aiohttp import ClientError
         from httpx2 import HTTPError
         from openai import OpenAIError
@@ -180,7 +182,6 @@ class OpenAIProvider:
     def _client(self, server: _Server) -> AsyncOpenAI:
         client = self._clients.get(server)
         if client is None:
-            # Imported on use: it costs most of a second, and local and scripted models need none.
             from openai import AsyncOpenAI, DefaultAioHttpClient
 
             client = self._clients[server] = AsyncOpenAI(
@@ -225,29 +226,3 @@ def _arguments(request: ModelRequest, parameters: Mapping[str, Any]) -> dict[str
     if request.tools:
         arguments["tools"] = list(request.tools)
     return {"model": request.model, "messages": list(request.messages), **arguments}
-
-
-async def _knock(url: str, model: str) -> None:
-    """Connect to the server's port and go away, so that a wrong address is told as that."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if parts.scheme in getproxies() and not proxy_bypass(host):
-        return  # only the proxy is reached from here
-    try:
-        with anyio.fail_after(_CONNECT_SECONDS):
-            stream = await anyio.connect_tcp(host, port)
-            await stream.aclose()
-    except TimeoutError:
-        raise ModelUnavailable(
-            f"nothing answers at {url}: no connection within {_CONNECT_SECONDS:g} s; "
-            "check the address and the network",
-            model=model,
-            retryable=True,
-        ) from None
-    except OSError as error:
-        raise ModelUnavailable(
-            f"nothing answers at {url}: {reason_of(error)}; start the server, or correct the "
-            "address",
-            model=model,
-            retryable=True,
-        ) from error

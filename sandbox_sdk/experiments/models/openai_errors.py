@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from sandbox_sdk.errors import (
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments.models.base import ModelRequest
+from sandbox_sdk.experiments.models.reach import reason_of
 from sandbox_sdk.experiments.redaction import REDACTED, Redactor
 
 _CONTEXT = re.compile(r"context.length|context.size|context.window|maximum context", re.IGNORECASE)
@@ -178,21 +178,6 @@ def _key_fix(request: ModelRequest, key: str | None) -> str:
         return 'no key was sent; name the variable that holds it with "api_key_env"'
     variable = request.api_key_env or "OPENAI_API_KEY"
     return f"set a valid key: export {variable}=..."
-
-
-def reason_of(error: OSError) -> str:
-    """Return the kernel's or resolver's words for a failed connection."""
-    # Event loops put a text of their own, with the address again, in place of the kernel's.
-    cause = error.__cause__
-    match cause:
-        case BaseExceptionGroup(exceptions=(first, *_)):
-            cause = first  # a name with several addresses, all refused
-        case _:
-            pass
-    inner = cause if isinstance(cause, OSError) else error
-    number = inner.errno or 0
-    text = os.strerror(number) if number > 0 else inner.strerror or str(inner)
-    return text.lower() or type(inner).__name__
 
 
 def retry_after(headers: Any) -> float | None:
