@@ -11,9 +11,9 @@ the source text, so nothing is imported and nothing is lost. The shapes it knows
     property -> AsyncIterator[T]                  property -> Iterator[T]
     __aenter__, __aexit__, aclose                 __enter__, __exit__, close
 
-Results ``AsyncX``, ``AsyncX | None``, ``list[AsyncX]`` and ``tuple[AsyncX, ...]`` are wrapped,
-arguments that may be twins unwrapped, ``AsyncIterable`` arguments fed from plain iterables. Any
-other shape, or a public name without a docstring, is refused with its file and line.
+Results ``AsyncX``, ``AsyncX | None`` and ``list[AsyncX]`` are wrapped, arguments that may be twins
+unwrapped, ``AsyncIterable`` arguments fed from plain iterables. Any other shape, or a public name
+without a docstring, is refused with its file and line.
 
     python sandbox_sdk_sync/_generate.py            # write
     python sandbox_sdk_sync/_generate.py --check    # only compare; exit code 1 if stale
@@ -81,21 +81,15 @@ class Writer:
             "from typing import Self",
             f"from {TWIN}._twin import Root, Twin, core_of, feed",
         ]
-        own: list[str] = []
         for_checkers: list[str] = []
         for node in self.tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 lines += self._import(node)
             elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 for_checkers += [line for child in node.body for line in self._import(child)]
-            elif isinstance(node, ast.ClassDef):
-                own.append(node.name)
-            elif isinstance(node, ast.Assign):
-                own += [target.id for target in node.targets if isinstance(target, ast.Name)]
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                own.append(node.target.id)
-        public = [name for name in own if not name.startswith("_")]
-        lines += [f"from {CORE}.{self.path.stem} import {name}" for name in public]
+            else:
+                public = [name for name in _defines(node) if not name.startswith("_")]
+                lines += [f"from {CORE}.{self.path.stem} import {name}" for name in public]
         lines += [
             f"from {TWIN}.{home} import {name.removeprefix('Async')}"
             for name, home in self.homes.items()
@@ -140,23 +134,15 @@ class Writer:
 
     def _check_member(self, owner: ast.ClassDef, child: ast.stmt) -> None:
         """Refuse what a class may not show beside its methods."""
-        names: list[str] = []
-        if isinstance(child, Method | ast.ClassDef):
-            names = [child.name]
-        elif isinstance(child, ast.Assign | ast.AnnAssign):
-            targets = child.targets if isinstance(child, ast.Assign) else [child.target]
-            names = [ast.unparse(target) for target in targets]
-        for name in names:
+        for name in _defines(child):
             if name.startswith("__") and name not in TRANSLATED | INHERITED:
                 self._refuse(child, f"{owner.name}.{name} has no blocking form")
             if not name.startswith("_") and not isinstance(child, Method):
                 self._refuse(child, f"{owner.name}.{name} is no method: make it a property")
 
     def _init(self, owner: ast.ClassDef, init: Method | None) -> str:
-        if init is None:
-            arguments, forwarded = "self", [owner.name]
-        else:
-            arguments, forwarded = self._arguments(init), [owner.name, *self._forward(init)]
+        arguments = self._arguments(init) if init else "self"
+        forwarded = [owner.name, *(self._forward(init) if init else [])]
         call = f"super().__init__({', '.join(forwarded)})"
         return f"    def __init__({arguments}) -> None:\n        {call}\n"
 
@@ -215,11 +201,6 @@ class Writer:
                 name in self.homes
             ):
                 return f"[{self._plain(one)}(core, self._portal) for core in {call}]"
-            case ast.Subscript(
-                value=ast.Name(id="tuple"),
-                slice=ast.Tuple(elts=[ast.Name(id=name) as one, ast.Constant(value=e)]),
-            ) if name in self.homes and e is ...:
-                return f"tuple({self._plain(one)}(core, self._portal) for core in {call})"
             case _:
                 self._refuse_twin(method, returns)
                 return call
@@ -324,15 +305,6 @@ def stale(root: Path, files: dict[Path, str]) -> list[Path]:
     ]
 
 
-def write(root: Path, files: dict[Path, str]) -> None:
-    """Write what is stale and remove what no source makes."""
-    for path in stale(root, files):
-        if path in files:
-            path.write_text(files[path])
-        else:
-            path.unlink()
-
-
 def _parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(), path)
@@ -389,6 +361,16 @@ def _enter_and_exit(*, root: bool) -> str:
 """
 
 
+def _defines(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module or class body gives a meaning."""
+    if isinstance(node, Method | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []
+
+
 def _item(kind: ast.expr) -> ast.expr | None:
     """T of ``AsyncIterator[T]`` and ``AsyncGenerator[T, ...]``; None for anything else."""
     match kind:
@@ -409,9 +391,7 @@ def _alternatives(kind: ast.expr) -> Iterator[ast.expr]:
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)} | {
-        child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)
-    }
+    return set(re.findall(r"\w+", ast.unparse(node)))
 
 
 def _yields(method: Method) -> bool:
@@ -429,13 +409,16 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     except Refused as refused:
         sys.stderr.write(f"{refused}\n")
         return 1
-    if not check:
-        write(root, files)
-        return 0
     wrong = stale(root, files)
     for path in wrong:
-        sys.stderr.write(f"{path.relative_to(root)} is stale; run: nox -s generate -- --write\n")
-    return bool(wrong)
+        if check:
+            message = f"{path.relative_to(root)} is stale; run: nox -s generate -- --write\n"
+            sys.stderr.write(message)
+        elif path in files:
+            path.write_text(files[path])
+        else:
+            path.unlink()
+    return int(check and bool(wrong))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
@@ -108,11 +107,11 @@ def core_of(value: Any) -> Any:
     return vars(value)["_core"] if isinstance(value, Twin) else value
 
 
-def feed(value: bytes | str | Iterable[T] | AsyncIterable[T]) -> Any:
+def feed(value: bytes | str | Iterable[T] | AsyncIterable[T] | None) -> Any:
     """A blocking iterable as an async one, advanced on a worker thread; all else as it is."""
-    if isinstance(value, bytes | bytearray | memoryview | str | os.PathLike | AsyncIterable):
-        return value
-    return _advance(value)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | memoryview | str):
+        return _advance(value)
+    return value
 
 
 async def _advance(items: Iterable[T]) -> AsyncIterator[T]:

@@ -168,10 +168,6 @@ class AsyncSandboxClient:
         """Return all sandboxes."""
         return self._made
 
-    async def pair(self) -> tuple[AsyncSandbox, ...]:
-        """Return all sandboxes as a tuple."""
-        return tuple(self._made)
-
     async def watch(self) -> AsyncIterator[AsyncSandbox]:
         """Yield the sandboxes."""
         for made in self._made:
@@ -238,7 +234,7 @@ with SandboxClient("p-") as client:
     b = client.create("b", like=a)
     assert isinstance(a, Sandbox) and b.name == "p-b like p-a", b.name
     assert client.find("p-a") == a and client.find("none") is None
-    assert client.every() == [a, b] and client.pair() == (a, b) == tuple(client.watch())
+    assert client.every() == [a, b] == list(client.watch())
     with a as same:
         assert same is a and a._core.entered == 1
     assert a._core.entered == 0

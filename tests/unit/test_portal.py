@@ -501,9 +501,9 @@ def test_a_fed_iterable_does_not_block_the_loop(portal: Portal) -> None:
     assert portal.call(gather, feed(chunks())) == b"a8"
 
 
-def test_text_bytes_and_async_iterables_are_passed_on_as_they_are() -> None:
+def test_text_bytes_async_iterables_and_none_are_passed_on_as_they_are() -> None:
     numbers = count_to(1)
-    for value in (b"bytes", "text", numbers):
+    for value in (b"bytes", "text", numbers, None):
         assert feed(value) is value
 
 
