@@ -75,7 +75,7 @@ class Attempt:
         await self._recorder.durable(
             "attempt.started",
             sandbox=self._workplace.id,
-            sdk_version=sdk_version(),
+            sdk_version=await anyio.to_thread.run_sync(sdk_version),
             provider=provider,
             seed=self._config.sampling_seed,
         )
@@ -169,7 +169,7 @@ class Attempt:
         )
         if result.ended.kind is EndKind.TIMEOUT and allowance.seconds <= 0:
             return allowance.out_of_time()
-        return decided_by(result.ended)
+        return decided_by(result.ended, result.output)
 
     async def _collect(self) -> None:
         """Copy what the config asks for, as far as the sandbox still gives it."""

@@ -232,7 +232,7 @@ def _model_failure(error: ModelError, *, first: bool) -> Outcome:
 
 def _decided(result: ToolResult) -> Outcome:
     if result.ended is not None:
-        return decided_by(result.ended)
+        return decided_by(result.ended, result.output)
     error = result.error or ToolError(type="unknown", message="nothing was run")
     failure = Failure(type=error.type, message=error.message)
     return Outcome(state=AttemptState.AGENT_ERROR, error=failure)

@@ -56,14 +56,20 @@ def failure_of(error: SandboxError) -> Failure:
 _LIMITED = frozenset({AttemptState.TIMEOUT, AttemptState.OOM, AttemptState.LIMIT})
 
 
-def decided_by(ended: Ended) -> Outcome:
-    """Return the outcome of an attempt that the end of its one program decides."""
+def decided_by(ended: Ended, text: str) -> Outcome:
+    """Return the outcome of an attempt that the end of its one program decides.
+
+    Args:
+        ended: How it ended.
+        text: What it wrote; its last line says why it failed.
+    """
     state = ATTEMPT_STATE[ended.kind]
     if state is AttemptState.COMPLETED:
         return COMPLETED
     if state in _LIMITED:
         hit = LimitHit(type=ended.limit or ended.kind.value, limit=ended.limit_value)
         return Outcome(state=state, limit=hit)
-    return Outcome(
-        state=state, error=Failure(type=ended.kind.value, message=f"the program ended {ended}")
-    )
+    message = f"the program ended {ended}"
+    if lines := text.strip().splitlines():
+        message += f"; its last line: {lines[-1][:300]}"
+    return Outcome(state=state, error=Failure(type=ended.kind.value, message=message))

@@ -61,6 +61,7 @@ class ToolResult:
 
     Attributes:
         text: What the model sees.
+        output: The part of it that the program wrote.
         ended: How it ended; ``None`` if nothing was run.
         error: Why it failed, where it did.
         duration: Seconds.
@@ -70,6 +71,7 @@ class ToolResult:
     """
 
     text: str
+    output: str = ""
     ended: Ended | None = None
     error: ToolError | None = None
     duration: float = 0.0
@@ -151,6 +153,7 @@ class Tools:
         parts = [shown.text or "[no output]", verdict(ended)]
         return ToolResult(
             text="\n".join(part.rstrip("\n") if len(parts) > 1 else part for part in parts if part),
+            output=shown.text,
             ended=ended,
             error=None if ended.kind is EndKind.OK else _tool_error(ended),
             duration=duration,

@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from sandbox_sdk.errors import SandboxEnded
 from sandbox_sdk.values import (
@@ -134,7 +135,7 @@ class PlainWorkplace:
             )
             os.close(writing)
             writing = -1
-            told = json.loads(os.read(reading, 1 << 16) or "{}")
+            told = json.loads(await anyio.to_thread.run_sync(os.read, reading, 1 << 16) or "{}")
         finally:
             os.close(reading)
             if writing >= 0:
@@ -152,6 +153,9 @@ class PlainWorkplace:
     async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files by digest."""
         self._require_alive()
+        return await anyio.to_thread.run_sync(self._collect, patterns, destination)
+
+    def _collect(self, patterns: Sequence[str], destination: Path) -> Collected:
         found: list[Artifact] = []
         for pattern in patterns:
             for path in sorted(self.folder.glob(pattern)):

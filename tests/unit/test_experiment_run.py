@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from blockbuster import blockbuster_ctx
 from openai_server import ScriptedServer, fails, says, scripted_server
 from plain_workplace import PlainWorkplace
 
@@ -45,10 +47,11 @@ class Bench:
         self.models = ModelRegistry(environ={"MY_KEY": KEY})
 
     async def run(self, **config: Any) -> ExperimentResult:
-        """Run, and make sure that the folder tells the same."""
-        result = await run_experiment(
-            config, self.workplace, runs_dir=self.runs_dir, models=self.models
-        )
+        """Run without blocking the loop, and make sure that the folder tells the same."""
+        with blockbuster_ctx("sandbox_sdk.experiments"):
+            result = await run_experiment(
+                config, self.workplace, runs_dir=self.runs_dir, models=self.models
+            )
         assert read_run(self.runs_dir / result.id).result == result
         json.dumps(result.to_dict(), allow_nan=False)
         assert len(repr(result)) < 500
@@ -131,15 +134,15 @@ async def test_what_is_sent_and_used_is_durable_before(
     real_setup, real_command = bench.workplace.setup, bench.workplace.run_command
 
     async def setup() -> None:
-        seen.append(on_disk())
+        seen.append(await anyio.to_thread.run_sync(on_disk))
         await real_setup()
 
     async def run_command(*args: Any, **kwargs: Any) -> CommandResult:
-        seen.append(on_disk())
+        seen.append(await anyio.to_thread.run_sync(on_disk))
         return await real_command(*args, **kwargs)
 
     async def answer(request: Any) -> Any:
-        seen.append(on_disk())
+        seen.append(await anyio.to_thread.run_sync(on_disk))
         return await says(calls=[("bash", '{"command": "true"}')])(request)
 
     monkeypatch.setattr(bench.workplace, "setup", setup)
@@ -369,6 +372,8 @@ async def test_code_that_fails_is_told_by_its_end_and_its_files_are_kept(
         code=f"open('kept.txt', 'w').close()\n{code}", artifacts="kept.*", limits={"time": 0.7}
     )
     assert (result.state, result.status) == (state, STATUS[state])
+    if result.error is not None:
+        assert result.error.message.endswith("ZeroDivisionError: division by zero")
     assert [artifact.path for artifact in result.artifacts] == ["kept.txt"]
 
 
@@ -516,14 +521,16 @@ async def test_nothing_is_sent_once_the_journal_cannot_be_written(
 
 
 async def test_a_live_run_is_told_from_a_lost_one(bench: Bench) -> None:
+    def journals() -> list[Path]:
+        folders = find_runs(bench.runs_dir, bench.workplace.id)
+        return [folder for folder in folders if (folder / "events.jsonl").exists()]
+
     async with anyio.create_task_group() as group:
         group.start_soon(bench.play, {"content": "x", "delay": 60})
         with anyio.fail_after(5):
-            while not (found := list(find_runs(bench.runs_dir, bench.workplace.id))) or (
-                not (found[0] / "events.jsonl").exists()
-            ):
-                await anyio.lowlevel.checkpoint()
-        record = read_run(found[0])
+            while not (found := await anyio.to_thread.run_sync(journals)):
+                pass
+        record = await anyio.to_thread.run_sync(read_run, found[0])
         assert record.live
         assert record.result is None
         group.cancel_scope.cancel()

@@ -7,7 +7,6 @@ the config names, so that a config cannot send a key to a server its owner did n
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -63,6 +62,7 @@ class OpenAIProvider:
         self._environ = os.environ if environ is None else environ
         self._redactor = redactor or Redactor()
         self._clients: dict[_Server, AsyncOpenAI] = {}
+        self._connecting = anyio.Lock()  # guards _clients, so that each is made once
         self._reachable: set[str] = set()
         # What a model refused once it need not refuse at every call: (url, model) -> parameters.
         self._renamed: set[tuple[str, str]] = set()
@@ -152,14 +152,13 @@ class OpenAIProvider:
     async def _send(
         self, server: _Server, request: ModelRequest, parameters: Mapping[str, Any]
     ) -> ModelOutput:
-        # Loaded in a thread: it takes most of a second, and others wait on this loop.
-        await anyio.to_thread.run_sync(importlib.import_module, "openai")
+        client = await self._client(server)
         from aiohttp import ClientError
         from httpx2 import HTTPError
         from openai import OpenAIError
 
         # Any: the SDK's overloads cannot be met by arguments that a user's config decides.
-        create: Any = self._client(server).chat.completions.with_streaming_response.create
+        create: Any = client.chat.completions.with_streaming_response.create
         timeout = request.attempt_timeout
         try:
             with anyio.fail_after(timeout):
@@ -179,18 +178,26 @@ class OpenAIProvider:
         output = parse_completion(parse_json(data, request.model), request.model)
         return attrs.evolve(output, request_id=request_id or output.request_id)
 
-    def _client(self, server: _Server) -> AsyncOpenAI:
-        client = self._clients.get(server)
-        if client is None:
-            from openai import AsyncOpenAI, DefaultAioHttpClient
+    async def _client(self, server: _Server) -> AsyncOpenAI:
+        async with self._connecting:
+            client = self._clients.get(server)
+            if client is None:
+                # In a thread: loading the SDK and the system's certificates takes most of a
+                # second, and others wait on this loop.
+                client = await anyio.to_thread.run_sync(_new_client, server)
+                self._clients[server] = client
+            return client
 
-            client = self._clients[server] = AsyncOpenAI(
-                api_key=server.key or _NO_KEY,
-                base_url=server.url,
-                max_retries=0,
-                http_client=DefaultAioHttpClient(),
-            )
-        return client
+
+def _new_client(server: _Server) -> AsyncOpenAI:
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    return AsyncOpenAI(
+        api_key=server.key or _NO_KEY,
+        base_url=server.url,
+        max_retries=0,
+        http_client=DefaultAioHttpClient(),
+    )
 
 
 # Any: the SDK's response, whose generic type nothing here needs.
