@@ -50,9 +50,9 @@ class Collector:
     def take(self, stream: int, data: bytes) -> int:
         """Keep what fits; all of it is done with at once."""
         if stream == frames.RESULT:
-            if len(self._result) <= LONGEST_RESULT:
+            if not self.overlong:
                 self._result += data
-            if (self._until_line and b"\n" in data) or len(self._result) > LONGEST_RESULT:
+            if (self._until_line and b"\n" in data) or self.overlong:
                 self.done.set()
             return len(data)
         self.seen += len(data)
@@ -79,6 +79,11 @@ class Collector:
         """What was kept of standard error."""
         return bytes(self._bytes[frames.STDERR])
 
+    @property
+    def overlong(self) -> bool:
+        """Whether the answer is longer than any may be."""
+        return len(self._result) > LONGEST_RESULT
+
     def result(self) -> Mapping[str, Any] | None:
         """Return the line that a Python context answered with, or ``None`` if it did not.
 
@@ -87,7 +92,7 @@ class Collector:
         """
         if not self._result:
             return None
-        if len(self._result) > LONGEST_RESULT:
+        if self.overlong:
             raise ProtocolError(f"the context answered with more than {LONGEST_RESULT} bytes")
         return parse_result(bytes(self._result.split(b"\n", 1)[0]))
 
@@ -202,7 +207,9 @@ def code_result(collector: Collector, ended: Ended, began: float) -> CodeResult:
     Raises:
         ProtocolError: The answer is no result.
     """
-    answer = collector.result() if ended.kind in (EndKind.OK, EndKind.NONZERO) else None
+    answer = None
+    if ended.kind in (EndKind.OK, EndKind.NONZERO) or collector.overlong:
+        answer = collector.result()
     error = None
     if answer is not None and (told := answer.get("error")):
         error = CodeError(name=told["name"], message=told["message"], traceback=told["traceback"])

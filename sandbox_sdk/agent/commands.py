@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ def program(
             for target, descriptor in enumerate(streams[:3]):
                 os.dup2(descriptor, target)
             guest.become(settings, keep=[])
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+                signal.signal(number, signal.SIG_DFL)
             os.setsid()
             os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
             env = {**settings.env, **(request.get("env") or {})}

@@ -11,6 +11,7 @@ import ast
 import json
 import linecache
 import os
+import signal
 import site
 import sys
 import traceback
@@ -35,6 +36,7 @@ def program(
         for target, descriptor in enumerate([null, streams[1], streams[2]]):
             os.dup2(descriptor, target)
         guest.become(settings, keep=[code, results])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
         os.chdir(settings.workspace)
         os.environ.clear()

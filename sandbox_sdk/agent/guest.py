@@ -48,5 +48,5 @@ def become(settings: Settings, keep: list[int]) -> None:
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # when memory ends, guests die before the agent
     signal.set_wakeup_fd(-1)  # the agent's, closed above
-    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    for number in (signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

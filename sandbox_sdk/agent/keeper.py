@@ -67,13 +67,15 @@ def kill_below(root: int) -> None:
     """Kill every descendant of ``root``.
 
     All are stopped before any is killed: a stopped process cannot fork, so a fork bomb runs out
-    of forkers instead of racing the kills.
+    of forkers instead of racing the kills. Looking again until none is left finds what was being
+    forked while its parent was stopped.
     """
-    stopped: set[int] = set()
-    while fresh := descendants(root) - stopped:
-        _send(fresh, signal.SIGSTOP)
-        stopped |= fresh
-    _send(stopped, signal.SIGKILL)
+    while descendants(root):
+        stopped: set[int] = set()
+        while fresh := descendants(root) - stopped:
+            _send(fresh, signal.SIGSTOP)
+            stopped |= fresh
+        _send(stopped, signal.SIGKILL)
 
 
 def descendants(root: int) -> set[int]:

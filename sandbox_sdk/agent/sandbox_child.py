@@ -199,6 +199,9 @@ class Child:
 def _drop(plan: dict[str, Any], uid: int, group: cgroups.Group | None, launcher: int) -> None:
     """Give up what the sandbox must not have, in the order that leaves no way back."""
     os.setsid()
+    # The launcher ignores these, and what is ignored stays so through every exec.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     if group is not None:
         group.join()
     os.sched_setaffinity(0, plan["affinity"])

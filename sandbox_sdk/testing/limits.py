@@ -1,0 +1,137 @@
+"""What isolation and limits promise, as far as code inside can tell."""
+
+from __future__ import annotations
+
+import math
+
+from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.policies import MEDIUM
+from sandbox_sdk.values import EndKind
+
+
+async def isolation_is_proven_wall_by_wall(client: AsyncSandboxClient) -> None:
+    """A set-up sandbox says what is in force, and names what holds each limit."""
+    async with await client.create_sandbox("contract") as sandbox:
+        isolation, limits = sandbox.isolation, sandbox.limits
+    assert isolation is not None
+    assert isolation.level == "medium"
+    assert {wall.name for wall in isolation.walls} == set(MEDIUM.walls)
+    assert all(wall.in_force and wall.detail for wall in isolation.walls)
+    held = {limit.name: limit.held_by for limit in limits}
+    assert {"memory", "cpu", "pids", "disk", "output", "timeout", "idle_timeout"} <= held.keys()
+    assert all(held.values())
+
+
+async def memory_is_bounded(client: AsyncSandboxClient) -> None:
+    """Code that takes more memory than allowed fails; where a group counts, as ``oom``."""
+    code = "data = []\nwhile True: data.append(bytearray(b'x' * 10_000_000))"
+    async with await client.create_sandbox("contract", resources={"memory": "128MiB"}) as sandbox:
+        done = await sandbox.run_code(code, timeout=60)
+        held = {limit.name: limit.held_by for limit in sandbox.limits}
+    if held["memory"].startswith("cgroup"):
+        assert (done.ended.kind, done.ended.limit) == (EndKind.OOM, "memory")
+        assert done.ended.limit_value == 128 * 1024 * 1024
+    else:
+        told = done.error is not None and done.error.name == "MemoryError"
+        assert told or done.ended.kind is EndKind.OOM
+
+
+async def processes_are_bounded(client: AsyncSandboxClient) -> None:
+    """A fork bomb hits its limit; the sandbox goes on after it."""
+    code = (
+        "import os, time\n"
+        "n = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        if os.fork() == 0: time.sleep(1000)\n"
+        "        n += 1\n"
+        "except BlockingIOError: pass\n"
+        "print(n)\n"
+        "os._exit(1)"
+    )
+    async with await client.create_sandbox("contract", resources={"pids": 20}) as sandbox:
+        done = await sandbox.run_code(code, timeout=30)
+        held = {limit.name: limit.held_by for limit in sandbox.limits}
+        await sandbox.run_command("kill -KILL -1")
+        after = await sandbox.run_command("echo alive")
+    assert 10 <= int(done.stdout) <= 20
+    if held["pids"].startswith("cgroup"):
+        assert (done.ended.kind, done.ended.limit) == (EndKind.PIDS, "pids")
+    assert after.stdout == "alive\n"
+
+
+async def disk_is_bounded(client: AsyncSandboxClient) -> None:
+    """Code that fills its workspace ends the sandbox with ``disk``."""
+    script = "i=0; while true; do head -c 4000000 /dev/urandom > f$i; i=$((i+1)); done"
+    sandbox = await client.create_sandbox("contract", resources={"disk": "32MiB"})
+    done = await sandbox.run_command(script, timeout=60)
+    assert (done.ended.kind, done.ended.limit) == (EndKind.DISK, "disk")
+    assert done.ended.limit_value == 32 * 1024 * 1024
+    await client.delete_sandbox(sandbox.id)
+
+
+async def many_files_are_bounded(client: AsyncSandboxClient) -> None:
+    """Code that makes too many files ends the sandbox with ``disk``."""
+    code = "n = 0\nwhile True:\n    open(f'f{n}', 'w').close()\n    n += 1"
+    sandbox = await client.create_sandbox("contract", resources={"disk_files": 2000})
+    done = await sandbox.run_code(code, timeout=60)
+    assert (done.ended.kind, done.ended.limit) == (EndKind.DISK, "disk_files")
+    await client.delete_sandbox(sandbox.id)
+
+
+async def tmp_and_shm_are_bounded(client: AsyncSandboxClient) -> None:
+    """``/tmp`` and ``/dev/shm`` are full at their size."""
+    async with await client.create_sandbox("contract", resources={"tmp": "8MiB"}) as sandbox:
+        for folder in ("/tmp", "/dev/shm"):  # noqa: S108 - inside the sandbox
+            done = await sandbox.run_command(f"head -c 16M /dev/zero > {folder}/x")
+            assert not done.ok
+            assert "No space left" in done.stderr
+            size = await sandbox.run_command(f"stat -c %s {folder}/x; rm {folder}/x")
+            assert int(size.stdout) <= 8 * 1024 * 1024
+
+
+async def open_files_are_bounded(client: AsyncSandboxClient) -> None:
+    """No process opens more files than allowed."""
+    code = "files = [open('/dev/null') for _ in range(100)]"
+    async with await client.create_sandbox("contract", resources={"open_files": 64}) as sandbox:
+        done = await sandbox.run_code(code)
+    assert done.error is not None
+    assert "Too many open files" in done.error.message
+
+
+async def cores_are_those_asked_for(client: AsyncSandboxClient) -> None:
+    """``nproc`` tells the cores that code may count on."""
+    async with await client.create_sandbox("contract", resources={"cpu": 0.5}) as sandbox:
+        done = await sandbox.run_command("nproc")
+    assert int(done.stdout) == math.ceil(0.5)
+
+
+async def usage_is_told(client: AsyncSandboxClient) -> None:
+    """A running sandbox tells what it uses; one that has ended says why it does not."""
+    async with await client.create_sandbox("contract") as sandbox:
+        await sandbox.run_code("sum(range(3_000_000))")
+        used = await sandbox.usage()
+        snapshot = await (await client.get_orchestrator()).monitor_resources()
+    assert used.cpu_seconds is not None
+    assert used.cpu_seconds > 0
+    assert used.memory_bytes is not None
+    assert used.memory_bytes > 1_000_000
+    assert used.pids is not None
+    assert used.pids >= 1
+    assert sandbox.id in [usage.sandbox_id for usage in snapshot.sandboxes]
+    after = await sandbox.usage()
+    assert (after.cpu_seconds, after.memory_bytes) == (None, None)
+    assert after.reason
+
+
+CHECKS = (
+    isolation_is_proven_wall_by_wall,
+    memory_is_bounded,
+    processes_are_bounded,
+    disk_is_bounded,
+    many_files_are_bounded,
+    tmp_and_shm_are_bounded,
+    open_files_are_bounded,
+    cores_are_those_asked_for,
+    usage_is_told,
+)
