@@ -17,7 +17,7 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
-from sandbox_sdk.experiments.provenance import environment, sdk_version
+from sandbox_sdk.experiments.provenance import environment
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import ResourceUse
 from sandbox_sdk.experiments.run_folder import write_lock
@@ -75,7 +75,6 @@ class Attempt:
         await self._recorder.durable(
             "attempt.started",
             sandbox=self._workplace.id,
-            sdk_version=await anyio.to_thread.run_sync(sdk_version),
             provider=provider,
             seed=self._config.sampling_seed,
         )

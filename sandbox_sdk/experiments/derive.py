@@ -74,7 +74,9 @@ class _Fold:
         self._output: str | None = None
         config = plan["config"]
         self._provenance = Provenance(
-            requested_model=config.get("model"), sandbox_id=plan["sandbox"]
+            requested_model=config.get("model"),
+            sdk_version=plan["sdk"],
+            sandbox_id=plan["sandbox"],
         )
 
     def take(self, event: Event) -> None:
@@ -85,7 +87,6 @@ class _Fold:
                 self.started = event
                 self._provenance = attrs.evolve(
                     self._provenance,
-                    sdk_version=data["sdk_version"],
                     provider=data["provider"],
                     seed=data["seed"],
                     mock=data["provider"] == "mock",

@@ -23,6 +23,7 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.derive import derive_result
 from sandbox_sdk.experiments.disk import sync_folder, write_durably
 from sandbox_sdk.experiments.journal import JOURNAL, Event, is_held, read_events
+from sandbox_sdk.experiments.provenance import sdk_version
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.result import ExperimentResult
 
@@ -72,6 +73,7 @@ async def create_run(
         {
             "schema": _SCHEMA,
             "run": run,
+            "sdk": await anyio.to_thread.run_sync(sdk_version),
             "sandbox": sandbox_id,
             "trial": config.trial_key,
             "config_digest": config.digest,
@@ -100,7 +102,7 @@ def read_run(folder: Path) -> RunRecord:
     """
     plan = _read_json(folder / PLAN)
     match plan:
-        case {"run": str() as run, "sandbox": str() as sandbox, "config": dict()}:
+        case {"run": str() as run, "sdk": str(), "sandbox": str() as sandbox, "config": dict()}:
             pass
         case _:
             raise StateError(f"{folder / PLAN} is no run's plan; restore it from a copy")
