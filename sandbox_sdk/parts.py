@@ -12,8 +12,11 @@ import attrs
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
 from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.errors import ExportError
+from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
+from sandbox_sdk.values import new_id
 
 if TYPE_CHECKING:
     from sandbox_sdk.experiments.models.registry import ModelRegistry
@@ -78,9 +81,42 @@ class Parts:
     async def run_experiment(
         self, workplace: Workplace, config: Mapping[str, object]
     ) -> ExperimentResult:
-        """Run an experiment in a sandbox."""
-        raise RuntimeError("replaced below")
+        """Run an experiment in a sandbox, recorded as a run of it."""
+        from sandbox_sdk.experiments.run import check_experiment, run_experiment
+
+        models = self._model_registry()
+        experiment = await check_experiment(config, models)
+        run_id = new_id("run")
+        await self.store.insert_run(run_id, workplace.id)
+        return await run_experiment(
+            experiment,
+            workplace,
+            runs_dir=self.folders.runs,
+            models=models,
+            run_id=run_id,
+        )
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
-        """Export every run of a sandbox."""
-        raise RuntimeError("replaced below")
+        """Export every run of a sandbox, oldest first."""
+        from sandbox_sdk.experiments.export import export_runs
+
+        runs = map(self.folders.run, await self.store.list_runs(sandbox_id))
+        made = [run for run in runs if await anyio.Path(run).exists()]
+        if not made:
+            raise ExportError(
+                f"sandbox {sandbox_id} has no results: call run_experiment() first",
+                sandbox_id=sandbox_id,
+                path=str(path),
+            )
+        return await export_runs(made, path)
+
+    def _model_registry(self) -> ModelRegistry:
+        """The client's models, made on first use: their libraries are large."""
+        from sandbox_sdk.experiments.models.registry import ModelRegistry
+
+        if self._models is None:
+            host = SandboxModelHost(self.backend, self.supervisor)
+            self._models = ModelRegistry(host, models_dir=self.folders.models)
+            for secret in self.settings.secrets:
+                self._models.redactor.add(secret)
+        return self._models

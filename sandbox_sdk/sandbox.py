@@ -263,6 +263,7 @@ class AsyncSandbox:
             SandboxClosed: The sandbox was cleaned up or deleted.
             StateError: The journal cannot be written.
         """
+        await self._check_usable()
         return await self._parts.run_experiment(self, config)
 
     async def export_results(self, path: str | os.PathLike[str]) -> list[Path]:
@@ -283,8 +284,8 @@ class AsyncSandbox:
         """Refuse what comes after a deletion."""
         self._closed = True
 
-    async def _linked(self) -> Link:
-        """Return the connection to the running sandbox, set up if it never was.
+    async def _check_usable(self) -> None:
+        """Go on if the sandbox runs or can be set up by a call.
 
         Raises:
             SandboxClosed: It was cleaned up or deleted.
@@ -296,10 +297,19 @@ class AsyncSandbox:
                 "workspace, or create another",
                 sandbox_id=self.id,
             )
+        if self._link is not None and self._link.lost:
+            raise await self._link.why_ended()
+
+    async def _linked(self) -> Link:
+        """Return the connection to the running sandbox, set up if it never was.
+
+        Raises:
+            SandboxClosed: It was cleaned up or deleted.
+            SandboxEnded: It has ended.
+        """
+        await self._check_usable()
         if self._link is None:
             await self.setup()
-        if (link := self._link) is None:
+        if self._link is None:
             raise SandboxClosed(f"sandbox {self.id} was closed meanwhile", sandbox_id=self.id)
-        if link.lost:
-            raise await link.why_ended()
-        return link
+        return self._link

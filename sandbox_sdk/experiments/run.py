@@ -49,6 +49,7 @@ async def run_experiment(
     *,
     runs_dir: Path,
     models: ModelRegistry,
+    run_id: str | None = None,
 ) -> ExperimentResult:
     """Run one experiment and return what it gave.
 
@@ -60,6 +61,7 @@ async def run_experiment(
         workplace: The sandbox; set up if need be.
         runs_dir: Where the run's folder is made.
         models: The client's models.
+        run_id: The run's id, of ``new_id("run")``; by default a new one.
 
     Raises:
         ConfigError: The config is wrong.
@@ -73,7 +75,7 @@ async def run_experiment(
     experiment = await check_experiment(config, models)
     for secret in experiment.secrets:
         models.redactor.add(secret)
-    run = new_id("run")
+    run = run_id or new_id("run")
     folder, plan = await create_run(runs_dir, run, experiment, workplace.id, models.redactor)
     journal = await Journal.create(folder / JOURNAL, run, models.redactor)
     try:

@@ -103,6 +103,11 @@ class StateFolders:
         return self.root / "owners"
 
     @property
+    def runs(self) -> Path:
+        """The folder of runs."""
+        return self.root / "runs"
+
+    @property
     def models(self) -> Path:
         """The folder of installed model files."""
         return self.root / "models"
@@ -139,7 +144,7 @@ class StateFolders:
         Raises:
             SandboxNotFound: The id is none that the SDK made.
         """
-        return self.root / "runs" / _checked(id)
+        return self.runs / _checked(id)
 
     def make_workspace(self, id: str) -> Path:
         """Return the folder of a sandbox's files, made if it is missing.
