@@ -221,8 +221,9 @@ def _create(path: Path) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
-            # Held while the run lives; the kernel lets go when its process dies.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Held while the run lives; the kernel lets go when its process dies. Waits only for
+            # a reader that looks at this moment: nobody else writes a file made just now.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             sync_folder(path.parent)
         except OSError:
             os.close(descriptor)
