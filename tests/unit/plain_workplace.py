@@ -295,7 +295,9 @@ class PlainHost:
             # What is absolute inside is under the folder here.
             argv = [f"{root}{word}" if word.startswith("/") else word for word in command]
             argv[0] = sys.executable if argv[0] == "python3" else argv[0]
-            process = await anyio.open_process(argv, stdin=PIPE, stdout=PIPE, cwd=root)
+            # What it leaves in its temporary folder goes with the rest.
+            env = {**os.environ, "TMPDIR": folder}
+            process = await anyio.open_process(argv, stdin=PIPE, stdout=PIPE, cwd=root, env=env)
             try:
                 started = PlainProcess(process)
                 self.started.append(started)
