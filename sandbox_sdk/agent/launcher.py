@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 from sandbox_sdk.agent.sandbox_child import Child, Refused, Stage
@@ -75,7 +76,13 @@ class Launcher:
             if child.removed():
                 del self._leaving[name]
                 self._say(
-                    {"say": "ended", "id": name, "status": status, "stderr": child.last_words()}
+                    {
+                        "say": "ended",
+                        "id": name,
+                        "status": status,
+                        "stderr": child.last_words(),
+                        "counted": asdict(child.counted),
+                    }
                 )
 
     def _request(self) -> None:
@@ -101,7 +108,8 @@ class Launcher:
         try:
             child = Child(plan, channel, self._stage)
         except (OSError, Refused) as error:
-            self._say({"say": "ended", "id": name, "status": -1, "stderr": str(error)})
+            said = {"say": "ended", "id": name, "status": -1, "stderr": str(error), "counted": {}}
+            self._say(said)
             return
         finally:
             os.close(channel)

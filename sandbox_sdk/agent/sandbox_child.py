@@ -60,6 +60,7 @@ class Child:
         name: The sandbox's id.
         info: Descriptor on which the runtime tells the number of PID 1.
         pidfd: Of the runtime's program.
+        counted: What the kernel counted against its limits, final once it was reaped.
     """
 
     def __init__(self, plan: dict[str, Any], channel: int, stage: Stage | None) -> None:
@@ -80,6 +81,7 @@ class Child:
         self._uid_lock = -1
         self._init: Init | None = None
         self._gone_at = 0.0
+        self.counted = cgroups.Counters()
         self._info_text = b""
         self.uid = 0
         try:
@@ -156,6 +158,8 @@ class Child:
     def reap(self) -> int:
         """Collect the ended program; return its exit code, or minus the signal."""
         self._gone_at = time.monotonic()
+        if self._group is not None:
+            self.counted = self._group.counters()
         self._close_info()
         _, status = os.waitpid(self._pid, 0)
         os.close(self.pidfd)

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
 
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import LaunchError
+from sandbox_sdk.isolation.walls.cgroups import Counters
 
 STAGE = "/run/sandbox-sdk/stage"
 """Where the launcher of a root client shows folders to the uids it drops to."""
@@ -36,6 +38,7 @@ class Launched:
         ended: Set when nothing of it is left on the host.
         status: Exit code of the runtime's program, or minus the signal, once it ended.
         stderr: What the runtime's program said.
+        counted: What the kernel counted against its limits, final once it ended.
     """
 
     sandbox_id: str
@@ -46,6 +49,7 @@ class Launched:
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     status: int | None = None
     stderr: str = ""
+    counted: Counters = attrs.field(factory=Counters)
 
     async def wait_started(self) -> None:
         """Wait until PID 1 runs.
@@ -201,16 +205,17 @@ class Launcher:
                 launched.ended.set()
                 launched.changed.set()
 
-    def _take(self, said: dict[str, object], descriptors: list[int]) -> None:
+    def _take(self, said: Mapping[str, Any], descriptors: list[int]) -> None:
         if said["say"] == "ready":
             self._ready.set()
             return
-        launched = self._launched[str(said["id"])]
+        launched = self._launched[said["id"]]
         if said["say"] == "started":
-            launched.pid, launched.uid = int(str(said["pid"])), int(str(said["uid"]))
+            launched.pid, launched.uid = said["pid"], said["uid"]
             launched.pidfd = descriptors[0]
         else:
-            launched.status, launched.stderr = int(str(said["status"])), str(said["stderr"])
+            launched.status, launched.stderr = said["status"], said["stderr"]
+            launched.counted = Counters(**said["counted"])
             launched.ended.set()
             del self._launched[launched.sandbox_id]
         launched.changed.set()

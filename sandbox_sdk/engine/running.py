@@ -87,7 +87,7 @@ class Running:
         """Return what it uses now."""
         try:
             used = self._group_usage()
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:  # between its end and our notice of it
             return Usage(sandbox_id=self.launched.sandbox_id, reason="the sandbox has ended")
         return Usage(
             sandbox_id=self.launched.sandbox_id,
@@ -148,23 +148,22 @@ class Running:
 
     async def _clear_up(self) -> None:
         """Wait until nothing is left on the host, then hand over how it ended."""
-        counted = self.counters()
-        await self.launcher.kill(self.launched)
-        await self.launched.ended.wait()
-        self.launched.release()
-        if self.verdict is None:
-            self.verdict = self._found_dead(counted)
-        log.info(
-            "sandbox.ended",
-            extra={"sandbox_id": self.launched.sandbox_id, "ended": str(self.verdict)},
-        )
         try:
+            await self.launcher.kill(self.launched)
+            await self.launched.ended.wait()
+            self.launched.release()
+            if self.verdict is None:
+                self.verdict = self._found_dead()
+            log.info(
+                "sandbox.ended",
+                extra={"sandbox_id": self.launched.sandbox_id, "ended": str(self.verdict)},
+            )
             await self.on_end(self, self.verdict)
         finally:
             self.over.set()
 
-    def _found_dead(self, counted: Counters) -> Ended:
-        if counted.oom_kills:
+    def _found_dead(self) -> Ended:
+        if self.launched.counted.oom_kills:
             most = self.spec.resources.memory_bytes
             return Ended(kind=EndKind.OOM, limit="memory", limit_value=most)
         detail = f"PID 1 ended without being asked to ({self.launched.stderr or 'no word'})"

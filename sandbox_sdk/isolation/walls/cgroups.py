@@ -17,6 +17,7 @@ PARENT = "sandbox-sdk"
 
 _CPU_PERIOD = 100_000  # microseconds; the kernel's default
 _CONTROLLERS = ("memory", "cpu", "pids")
+_GONE = (errno.ENOENT, errno.ENODEV)  # a file opened before its group went gives ENODEV
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class Group:
         for folder in self._unique():
             try:
                 found.update(map(int, _read(f"{folder}/cgroup.procs").split()))
-            except FileNotFoundError:
-                continue
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
         return sorted(found)
 
     def kill(self) -> None:
@@ -129,14 +131,16 @@ class Group:
                 oom_kills=_fields(f"{memory}/{events}").get("oom_kill", 0),
                 pids_refused=_fields(f"{pids}/pids.events").get("max", 0),
             )
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return Counters()
 
     def usage(self) -> GroupUsage:
         """Return what the group uses now.
 
         Raises:
-            FileNotFoundError: The group is gone.
+            OSError: The group is gone (``ENOENT``) or going (``ENODEV``).
         """
         memory, cpu, pids = (self.folders[name] for name in _CONTROLLERS)
         if self.version == 2:
