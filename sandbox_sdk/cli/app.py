@@ -1,0 +1,28 @@
+"""The command line: one group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from sandbox_sdk.cli.demo import demo
+from sandbox_sdk.cli.doctor import doctor
+from sandbox_sdk.cli.execute import execute
+from sandbox_sdk.cli.models import models
+from sandbox_sdk.cli.running import global_options
+from sandbox_sdk.cli.sandboxes import delete, export, list_
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sandbox-sdk", prog_name="sandbox-sdk")
+@global_options
+def app() -> None:
+    """Isolated sandboxes and tracked LLM experiments on this machine."""
+
+
+for _command in (demo, execute, list_, export, delete, doctor, models):
+    app.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="sandbox-sdk")
