@@ -135,8 +135,8 @@ class AsyncSandbox:
         Raises:
             SandboxBusy: Another live process holds it.
         """
-        self._closed = True
         await self._parts.backend.stop(self.id)
+        self._closed = True
         self._info = await self._parts.backend.get(self.id)
         self._link = None
 

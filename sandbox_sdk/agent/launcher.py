@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from sandbox_sdk.agent.sandbox_child import Child, Refused, Stage
+from sandbox_sdk.agent.sandbox_child import Child, Stage
 
 _LARGEST = 256 * 1024
 _RETRY_SECONDS = 0.005
@@ -107,7 +107,7 @@ class Launcher:
         name = plan["id"]
         try:
             child = Child(plan, channel, self._stage)
-        except (OSError, Refused) as error:
+        except Exception as error:  # noqa: BLE001 - one sandbox's trouble must not end the others
             said = {"say": "ended", "id": name, "status": -1, "stderr": str(error), "counted": {}}
             self._say(said)
             return

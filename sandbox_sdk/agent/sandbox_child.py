@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -87,7 +88,9 @@ class Child:
         try:
             if os.geteuid() == 0:
                 # As host uid 0 a sandbox can write the host's /proc/sys whatever else is set.
-                self.uid, self._uid_lock = _hold_uid(plan["uid_folder"], *plan["uid_range"])
+                former = os.stat(plan["workspace"]).st_uid
+                first, count = plan["uid_range"]
+                self.uid, self._uid_lock = _hold_uid(plan["uid_folder"], first, count, former)
                 _give_workspace(plan["workspace"], self.uid)
             if stage is not None:
                 for source, target, read_only in plan["binds"]:
@@ -236,8 +239,10 @@ def _memory_file(text: str) -> int:
     return descriptor
 
 
-def _hold_uid(folder: str, first: int, count: int) -> tuple[int, int]:
+def _hold_uid(folder: str, first: int, count: int, former: int) -> tuple[int, int]:
     """Return a uid of the range that no other sandbox has, and the lock that keeps it ours.
+
+    The former owner of the workspace comes first: then none of its files has to change hands.
 
     Raises:
         Refused: All are taken, or the range would give out root.
@@ -245,7 +250,8 @@ def _hold_uid(folder: str, first: int, count: int) -> tuple[int, int]:
     if first < 1:
         raise Refused("refusing to start a sandbox as root: its uid range begins at 0")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    for uid in range(first, first + count):
+    uids = range(first, first + count)
+    for uid in itertools.chain([former] if former in uids else [], uids):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(f"{folder}/{uid}", flags, 0o600)
         try:

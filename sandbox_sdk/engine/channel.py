@@ -64,12 +64,17 @@ class SocketChannel:
         """
         self.activity.sent(frames.decode(frame))
         data = memoryview(frames.delimit(frame))
+        begun = False
         async with self._sending:
             while data:
                 try:
                     data = data[self._socket.send(data) :]
+                    begun = True
                 except BlockingIOError:
-                    await anyio.wait_writable(self._socket)
+                    # A frame that has begun is finished, or all that follow would be misread;
+                    # the agent never stops reading, so this ends.
+                    with anyio.CancelScope(shield=begun):
+                        await anyio.wait_writable(self._socket)
                 except OSError as error:
                     raise ConnectionError(f"the agent is gone: {error}") from error
 
@@ -84,7 +89,10 @@ class SocketChannel:
             try:
                 data = self._socket.recv(_LARGEST_READ)
             except BlockingIOError:
-                await anyio.wait_readable(self._socket)
+                try:
+                    await anyio.wait_readable(self._socket)
+                except anyio.ClosedResourceError as error:
+                    raise ConnectionError("the channel was closed") from error
                 continue
             except OSError as error:
                 raise ConnectionError(f"the agent is gone: {error}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import attrs
 
-from sandbox_sdk.engine import meters
+from sandbox_sdk.engine import meters, reaper
 from sandbox_sdk.engine.channel import Activity
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.limits import WATCH_SECONDS
@@ -152,6 +152,8 @@ class Running:
             await self.launcher.kill(self.launched)
             await self.launched.ended.wait()
             self.launched.release()
+            if self.group is not None and not self.launcher.alive:
+                await anyio.to_thread.run_sync(reaper.remove_group, self.group)
             if self.verdict is None:
                 self.verdict = self._found_dead()
             log.info(
