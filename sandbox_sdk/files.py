@@ -6,14 +6,22 @@ import contextlib
 import errno as errors
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.exchanges import Buffer, Exchange
-from sandbox_sdk.errors import FileError, ProtocolError
+from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy
 from sandbox_sdk.link import Link
 from sandbox_sdk.values import MIB, EndKind, FileInfo
 
@@ -30,9 +38,15 @@ class AsyncFiles:
     the kernel's ``errno``; what is read is whatever the code inside left there.
     """
 
-    def __init__(self, link: Callable[[], Awaitable[Link]], sandbox_id: str) -> None:
+    def __init__(
+        self,
+        link: Callable[[], Awaitable[Link]],
+        sandbox_id: str,
+        read_at_rest: Callable[[str, str], AsyncIterator[bytes]],
+    ) -> None:
         self._link = link
         self._id = sandbox_id
+        self._read_at_rest = read_at_rest
 
     async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """Return a file's content.
@@ -45,18 +59,19 @@ class AsyncFiles:
             FileError: It is missing, no regular file, not permitted, or larger (``EFBIG``).
         """
         most = LARGEST_READ if max_bytes is None else max_bytes
-        call = await self._start({"op": "read", "path": path, "max_bytes": most})
-        content = b"".join([data async for data in call.content()])
-        answer = await call.answer(path)
-        if not answer.get("complete"):
-            raise FileError(
-                f"{path} is larger than {most} bytes: pass a larger max_bytes=, or use "
-                "read_stream() or download()",
-                sandbox_id=self._id,
-                path=path,
-                errno=errors.EFBIG,
-            )
-        return content
+        content = bytearray()
+        async with aclosing(self._pieces(path)) as pieces:
+            async for data in pieces:
+                content += data
+                if len(content) > most:
+                    raise FileError(
+                        f"{path} is larger than {most} bytes: pass a larger max_bytes=, or use "
+                        "read_stream() or download()",
+                        sandbox_id=self._id,
+                        path=path,
+                        errno=errors.EFBIG,
+                    )
+        return bytes(content)
 
     async def read_text(self, path: str, *, max_bytes: int | None = None) -> str:
         """Return a file's content as UTF-8 text, undecodable bytes replaced.
@@ -69,16 +84,15 @@ class AsyncFiles:
     async def read_stream(self, path: str) -> AsyncIterator[bytes]:
         """Yield a file's content in pieces of at most 64 KiB, whatever its size.
 
+        A file in the workspace of a sandbox that another process holds is read too, but then no
+        link is followed.
+
         Raises:
             FileError: It is missing, no regular file, or not permitted.
         """
-        call = await self._start({"op": "read", "path": path})
-        try:
-            async for data in call.content():
+        async with aclosing(self._pieces(path)) as pieces:
+            async for data in pieces:
                 yield data
-            await call.answer(path)
-        finally:
-            await call.abandon()
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Write a file whole, its parent folders included; a reader sees the old or the new.
@@ -139,8 +153,11 @@ class AsyncFiles:
         target = anyio.Path(local_path)
         beside = target.with_name(f"{target.name}.part")
         try:
-            async with await anyio.open_file(beside, "wb") as file:
-                async for data in self.read_stream(path):
+            async with (
+                await anyio.open_file(beside, "wb") as file,
+                aclosing(self._pieces(path)) as pieces,
+            ):
+                async for data in pieces:
                     await file.write(data)
             await beside.rename(target)
         except BaseException:
@@ -209,6 +226,20 @@ class AsyncFiles:
             FileError: Something else is in the way, or not permitted.
         """
         await self._ask({"op": "make_dir", "path": path})
+
+    async def _pieces(self, path: str) -> AsyncGenerator[bytes, None]:
+        try:
+            call = await self._start({"op": "read", "path": path})
+        except SandboxBusy:
+            async for data in self._read_at_rest(self._id, path):
+                yield data
+            return
+        try:
+            async for data in call.content():
+                yield data
+            await call.answer(path)
+        finally:
+            await call.abandon()
 
     async def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         call = await self._start(request)

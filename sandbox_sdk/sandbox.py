@@ -51,7 +51,7 @@ class AsyncSandbox:
         self._limits: tuple[Limit, ...] = ()
         self._contexts: dict[str, Context] = {}
         self._setting_up = anyio.Lock()  # guards _link: one set-up at a time
-        self._files = AsyncFiles(self._linked, info.id)
+        self._files = AsyncFiles(self._linked, info.id, parts.backend.read_file)
 
     async def __aenter__(self) -> Self:
         await self.setup()

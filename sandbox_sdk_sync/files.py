@@ -41,6 +41,9 @@ class Files(Twin[AsyncFiles]):
     def read_stream(self, path: str) -> Iterator[bytes]:
         """Yield a file's content in pieces of at most 64 KiB, whatever its size.
 
+        A file in the workspace of a sandbox that another process holds is read too, but then no
+        link is followed.
+
         Raises:
             FileError: It is missing, no regular file, or not permitted.
         """

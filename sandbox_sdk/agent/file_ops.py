@@ -44,16 +44,11 @@ def _read(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
     # Not blocking: opening a pipe that nobody writes must fail, not wait.
     file = os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK)
     _refuse_special(file)
-    os.lseek(file, request.get("offset", 0), os.SEEK_SET)
-    left = request.get("max_bytes")
     sent = 0
-    while left is None or sent < left:
-        data = os.read(file, _CHUNK if left is None else min(_CHUNK, left - sent))
-        if not data:
-            return {"bytes": sent, "complete": True}
+    while data := os.read(file, _CHUNK):
         _write_all(sink, data)
         sent += len(data)
-    return {"bytes": sent, "complete": not os.read(file, 1)}
+    return {"bytes": sent}
 
 
 def _write(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:

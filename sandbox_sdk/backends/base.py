@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -124,6 +124,14 @@ class Backend(Protocol):
 
     async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
+        ...
+
+    def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
+        """Yield a file of a workspace, running or not; no link is followed.
+
+        Raises:
+            FileError: It is missing, no regular file, or not plainly inside the workspace.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,8 @@ from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
-from sandbox_sdk.errors import ProtocolError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.store.base import Lease, Store
 from sandbox_sdk.store.folders import StateFolders, state_error
@@ -33,6 +35,8 @@ from sandbox_sdk.values import (
 )
 
 log = logging.getLogger("sandbox_sdk.backends")
+
+_CHUNK = 64 * 1024
 
 
 @attrs.define(eq=False)
@@ -188,6 +192,20 @@ class LocalBackend:
             return await anyio.to_thread.run_sync(extract.collect, workspace, patterns, destination)
         except OSError as error:
             raise state_error(error, f"artifacts cannot be kept in {destination}", id) from error
+
+    async def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
+        """Yield a file of a workspace, running or not; no link is followed."""
+        workspace = self._folders.workspace(id)
+        inside = path.removeprefix(f"{WORKSPACE}/")
+        try:
+            descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
+        except OSError as error:
+            raise FileError(
+                f"{path}: {error.strerror}", sandbox_id=id, path=path, errno=error.errno
+            ) from error
+        async with anyio.wrap_file(os.fdopen(descriptor, "rb")) as file:
+            while data := await file.read(_CHUNK):
+                yield data
 
     async def reap(self) -> tuple[str, ...]:
         """Remove what owners that died left behind; return the ids of their sandboxes."""

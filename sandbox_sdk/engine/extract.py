@@ -93,6 +93,25 @@ def collect(
     return Collected(artifacts=tuple(artifacts), skipped=skipped)
 
 
+def open_file(workspace: Path, path: str) -> int:
+    """Open a regular file of a workspace for reading and return the descriptor.
+
+    Raises:
+        OSError: It is missing, no regular file, or reached through a link or out of the workspace.
+    """
+    root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        file = kernel.openat2(root, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, _RESOLVE)
+    finally:
+        os.close(root)
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(file)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, "not a regular file")
+    return file
+
+
 class _Skip(Exception):
     """This file does not leave, for this reason."""
 
