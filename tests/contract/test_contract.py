@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
+import faces
 import pytest
 
+from sandbox_sdk import SandboxClient
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.testing import CHECKS
+from sandbox_sdk.testing.lifecycle import cancelled_call_leaves_nothing
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 Check = Callable[[AsyncSandboxClient], Awaitable[None]]
+Open = Callable[[Path], AbstractAsyncContextManager[Any]]
+
+# A blocking call is given up by Ctrl-C, which has a test of its own below.
+ASYNC_ONLY = frozenset({cancelled_call_leaves_nothing})
+
+CASES = [
+    pytest.param(check, opened, id=f"{name}-{check.__name__}")
+    for name, opened in (("async", faces.open_async), ("blocking", faces.open_blocking))
+    for check in CHECKS
+    if name == "async" or check not in ASYNC_ONLY
+]
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[AsyncSandboxClient]:
-    async with AsyncSandboxClient(state_dir=tmp_path / "state") as client:
-        yield client
+@pytest.mark.anyio
+@pytest.mark.parametrize(("check", "opened"), CASES)
+async def test_contract(check: Check, opened: Open, tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        await check(client)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_contract(check: Check, client: AsyncSandboxClient) -> None:
-    await check(client)
+def test_interrupted_blocking_call_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C ends a blocking call inside too, and the sandbox goes on."""
+    with (
+        SandboxClient(state_dir=tmp_path / "state") as client,
+        client.create_sandbox("contract") as sandbox,
+    ):
+
+        def interrupt_once_it_runs() -> None:
+            sandbox.run_command("until test -e started; do sleep 0.01; done", timeout=30)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        watching = threading.Thread(target=interrupt_once_it_runs)
+        watching.start()
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run_command("setsid sleep 1000 & touch started; sleep 1000")
+        watching.join()
+        left = sandbox.run_command("cat /proc/[0-9]*/comm")
+    assert "sleep" not in left.stdout
+
+
+def test_the_checks_need_no_pytest() -> None:
+    """Others can run the contract under any test runner."""
+    code = "import sys; sys.modules['pytest'] = None; from sandbox_sdk.testing import CHECKS"
+    subprocess.run([sys.executable, "-c", code], check=True)
