@@ -19,7 +19,7 @@ from sandbox_sdk.experiments.models.install import INSTALLABLE, install_model
 from sandbox_sdk.experiments.models.local_files import find_model_file
 from sandbox_sdk.experiments.result import ExperimentResult
 from sandbox_sdk.sandbox import AsyncSandbox
-from sandbox_sdk.values import COUNTED, MIB
+from sandbox_sdk.values import COUNTED
 
 PROMPT = "Write Python that prints the sum of the squares of the numbers from 1 to 10."
 """What the model is asked unless told otherwise."""
@@ -35,6 +35,7 @@ _SECONDS = 50.0
 _TOOL_SECONDS = 10.0
 _TOKENS = 1024
 _SEED = 1
+_SHOWN = ("memory", "cpu", "pids", "disk")
 
 
 @attrs.frozen(kw_only=True)
@@ -133,17 +134,14 @@ def _experiment(model: str, prompt: str) -> dict[str, Any]:
 def _show_isolation(output: Output, sandbox: AsyncSandbox) -> None:
     if (isolation := sandbox.isolation) is None:
         raise AssertionError("unreachable: the sandbox is set up")
-    limits = {limit.name: limit for limit in sandbox.limits}
-    memory = limits["memory"]
     output.heading("Isolation in force")
     output.line(
         f"    {isolation.runtime}, level {isolation.level}: {len(isolation.walls)} walls proven "
         "from inside, no network"
     )
-    output.line(
-        f"    memory {(memory.value or 0) / MIB:g} MiB by {memory.held_by}, "
-        f"cpu by {limits['cpu'].held_by}, processes by {limits['pids'].held_by}"
-    )
+    held = {limit.name: limit.held_by for limit in sandbox.limits if limit.name in _SHOWN}
+    for name, by in held.items():
+        output.line(f"    {name}: {'not held on this host' if by == 'none' else f'held by {by}'}")
 
 
 def _show_result(output: Output, result: ExperimentResult) -> None:
@@ -161,4 +159,4 @@ def _show_result(output: Output, result: ExperimentResult) -> None:
     output.line(
         f"    {result.usage.total_tokens} tokens, {result.timings.model_time:.1f} s of model time"
     )
-    output.line("    Nobody checked the answer: a small model is often wrong.")
+    output.line("    Nobody checked the answer: models can be wrong, and small ones often are.")

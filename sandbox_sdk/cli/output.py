@@ -66,7 +66,9 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in cleaned:
             table.add_row(*map(Text, row))  # as text: a cell's brackets are no markup
         Console().print(table)
@@ -84,7 +86,7 @@ class Output:
         """
         if not sys.stderr.isatty():
             self.note(f"{doing} ...")
-            yield lambda step: self.note(f"{step} ...")
+            yield self.note
             return
         from rich.console import Console
         from rich.text import Text

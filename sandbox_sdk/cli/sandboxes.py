@@ -24,7 +24,10 @@ async def _list(session: Session) -> int:
     async with session.client() as client:
         infos = await client.list_sandboxes()
     session.output.document({"sandboxes": [to_json(info) for info in infos]})
-    session.output.table(("id", "name", "state", "created", "ended"), map(_row, infos))
+    if infos:
+        session.output.table(("id", "name", "state", "created", "ended"), map(_row, infos))
+    else:
+        session.output.note("there are no sandboxes")
     return 0
 
 
