@@ -149,12 +149,9 @@ class LocalBackend:
 
     async def usage(self, ids: Sequence[str]) -> tuple[Usage, ...]:
         """Return what each sandbox uses now, in the order asked."""
-        return tuple(
-            self._held[each].running.usage()
-            if each in self._held
-            else Usage(sandbox_id=each, reason="it does not run in this process")
-            for each in ids
-        )
+        running = [self._held[id_].running if id_ in self._held else None for id_ in ids]
+        # A sandbox without a control group is read process by process: not on the loop.
+        return await anyio.to_thread.run_sync(_usage, ids, running)
 
     async def limit_hits(self, id: str) -> LimitHits:
         """Return what the kernel counted against a running sandbox's limits."""
@@ -236,6 +233,15 @@ class LocalBackend:
 
     def _lock(self, id: str) -> anyio.Lock:
         return self._starting.setdefault(id, anyio.Lock())
+
+
+def _usage(ids: Sequence[str], running: Sequence[Running | None]) -> tuple[Usage, ...]:
+    return tuple(
+        each.usage()
+        if each is not None
+        else Usage(sandbox_id=id_, reason="it does not run in this process")
+        for id_, each in zip(ids, running, strict=True)
+    )
 
 
 def _fill(workspace: Path, files: Mapping[str, bytes]) -> None:
