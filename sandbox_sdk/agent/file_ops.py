@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +86,8 @@ def _stat(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
 
 
 def _remove(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
+    import shutil  # in the child that needs it: the agent starts sooner without
+
     path = request["path"]
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path) if request.get("recursive") else os.rmdir(path)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 """The kernel's word for this processor, for example ``x86_64``."""
 
 _OPENAT2 = 437  # one number on every architecture since the unified table
