@@ -1,0 +1,57 @@
+"""Frozen values that cross the layers, and the small protocols by which layers meet."""
+
+from sandbox_sdk.values.ending import ATTEMPT_STATE, COUNTED, AttemptState, Ended, EndKind
+from sandbox_sdk.values.protocols import ModelHost, Process, Workplace, WorkspaceFiles
+from sandbox_sdk.values.results import (
+    Artifact,
+    CodeError,
+    CodeResult,
+    Collected,
+    CommandResult,
+    FileInfo,
+)
+from sandbox_sdk.values.sandbox import (
+    GIB,
+    KIB,
+    MIB,
+    Mount,
+    Resources,
+    SandboxInfo,
+    SandboxSpec,
+    SandboxState,
+    SecurityLevel,
+    new_id,
+)
+from sandbox_sdk.values.standing import Isolation, Limit, Usage, Wall
+
+__all__ = [
+    "ATTEMPT_STATE",
+    "COUNTED",
+    "GIB",
+    "KIB",
+    "MIB",
+    "Artifact",
+    "AttemptState",
+    "CodeError",
+    "CodeResult",
+    "Collected",
+    "CommandResult",
+    "EndKind",
+    "Ended",
+    "FileInfo",
+    "Isolation",
+    "Limit",
+    "ModelHost",
+    "Mount",
+    "Process",
+    "Resources",
+    "SandboxInfo",
+    "SandboxSpec",
+    "SandboxState",
+    "SecurityLevel",
+    "Usage",
+    "Wall",
+    "Workplace",
+    "WorkspaceFiles",
+    "new_id",
+]

@@ -1,0 +1,140 @@
+"""The small protocols by which layers meet that must not know each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from sandbox_sdk.values.ending import Ended
+from sandbox_sdk.values.results import CodeResult, Collected, CommandResult
+from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo
+from sandbox_sdk.values.standing import Isolation, Limit, Usage
+
+
+@runtime_checkable
+class Process(Protocol):
+    """A command that is running in a sandbox."""
+
+    @property
+    def stdout(self) -> AsyncIterator[bytes]:
+        """Standard output as it comes; ends when the command closed it."""
+        ...
+
+    @property
+    def stderr(self) -> AsyncIterator[bytes]:
+        """Standard error as it comes; ends when the command closed it."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write to standard input; waits while the command does not read."""
+        ...
+
+    async def close_stdin(self) -> None:
+        """End standard input."""
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command."""
+        ...
+
+    async def wait(self) -> Ended:
+        """Wait for the end. Output not read by then is dropped and counted."""
+        ...
+
+
+class WorkspaceFiles(Protocol):
+    """File operations inside a sandbox, as experiments use them."""
+
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """Return a file's bytes."""
+        ...
+
+    async def write(self, path: str, data: bytes | str) -> None:
+        """Write a file, its parent folders included."""
+        ...
+
+
+class Workplace(Protocol):
+    """What an experiment needs of a sandbox: no more than any user has."""
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        ...
+
+    @property
+    def info(self) -> SandboxInfo:
+        """Its record as last known: state, and how it ended once it did."""
+        ...
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """What is in force, proven from inside; ``None`` before set-up."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Its limits and what holds each; empty before set-up."""
+        ...
+
+    @property
+    def files(self) -> WorkspaceFiles:
+        """Its files."""
+        ...
+
+    async def setup(self) -> None:
+        """Start it if it does not run."""
+        ...
+
+    async def run_command(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        """Run a command to its end; a ``str`` goes to ``/bin/bash -c``."""
+        ...
+
+    async def run_code(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        context: str | None = None,
+        timeout: float | None = None,
+    ) -> CodeResult:
+        """Run code to its end, in a fresh context or the kept one of that name."""
+        ...
+
+    async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
+        """Copy files of the workspace to ``destination/sha256/ab/cdef...`` on the host."""
+        ...
+
+    async def usage(self) -> Usage:
+        """What it uses now."""
+        ...
+
+
+class ModelHost(Protocol):
+    """Starts a program of the SDK's own in a sandbox without network, for a local model."""
+
+    def start_program(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        mounts: Sequence[Mount],
+        files: Mapping[str, bytes],
+        resources: Resources,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Run ``command`` in a fresh sandbox that ends with the context.
+
+        The command starts in the folder that ``files`` were written to. The context may be
+        entered in one task and left in another: a model outlives the call that loaded it.
+        """
+        ...
