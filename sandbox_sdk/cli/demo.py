@@ -159,4 +159,6 @@ def _show_result(output: Output, result: ExperimentResult) -> None:
     output.line(
         f"    {result.usage.total_tokens} tokens, {result.timings.model_time:.1f} s of model time"
     )
+    if result.provenance.mock:
+        output.line("    The answer is scripted: no model was asked.")
     output.line("    Nobody checked the answer: models can be wrong, and small ones often are.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -75,6 +76,23 @@ def test_an_answer_that_never_ends_is_bounded(state: Path, tmp_path: Path) -> No
     done = demo(state, tmp_path, "--prompt", asked, "--json")
     assert time.monotonic() - started < SECONDS_AFTER_DOWNLOAD
     assert json.loads(done.stdout)["result"]["usage"]["output_tokens"] <= 1024
+
+
+def test_an_interrupted_demo_leaves_no_sandbox(state: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "sandbox_sdk", "--state-dir", str(state)]
+    with subprocess.Popen([*program, "demo"], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"the model writes, the sandbox runs ...\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGINT
+    listed = subprocess.run([*program, "list", "--json"], capture_output=True, check=True)
+    assert json.loads(listed.stdout) == {"sandboxes": []}
+
+
+def test_a_mock_is_called_a_mock(state: Path, tmp_path: Path) -> None:
+    done = demo(state, tmp_path, "--model", "mock/echo")
+    assert "The answer is scripted: no model was asked." in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandboxes have another user id")
