@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,6 +30,9 @@ def _runs(version: str) -> bool:
     )
 
 
+PLAIN_USER = "sandbox-sdk-test"
+"""Made by root for the session `plain_user`; its home holds all that is left of it."""
+SYSTEM_PYTHONS = [f"/usr/bin/python{version}" for version in SUPPORTED]
 PRESENT = [version for version in SUPPORTED if _runs(version)]
 
 
@@ -75,6 +80,34 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "--ignore=tests/e2e/test_readme.py", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def plain_user(session: nox.Session) -> None:
+    """As root: the contract and the attacks once more, as a plain user with the system's Python."""
+    if os.geteuid() != 0:
+        session.skip("not root: as a plain user the session `tests` has run them")
+    python = next((path for path in SYSTEM_PYTHONS if os.access(path, os.X_OK)), None)
+    if python is None:
+        session.error(f"none of {', '.join(SYSTEM_PYTHONS)} is there for a plain user to run")
+    home = _plain_home(session)
+    project, venv = home / "project", home / "venv"
+    _copy_sources(session, project)
+    session.chdir(project)
+
+    def run(*command: str | Path) -> None:
+        session.run(
+            *("setpriv", f"--reuid={PLAIN_USER}", f"--regid={PLAIN_USER}", "--init-groups"),
+            *map(str, command),
+            env={"HOME": str(home), "USER": PLAIN_USER, "PATH": "/usr/bin:/bin", **_network()},
+            include_outer_env=False,
+            external=True,
+        )
+
+    run(python, "-m", "venv", venv)
+    run(venv / "bin/python", "-m", "pip", "install", "--quiet", "-e", ".[bwrap]", *_group("test"))
+    run(venv / "bin/pytest", "tests/contract", "-k", "not blocking", *session.posargs)
+    run(venv / "bin/pytest", "tests/attacks", *session.posargs)
+
+
 @nox.session
 def readme(session: nox.Session) -> None:
     """What the README shows: its demo and its Python examples, run as they stand."""
@@ -119,6 +152,36 @@ def bench(session: nox.Session) -> None:
     names = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py"))
     for name in names:
         session.run("python", f"benchmarks/{name}.py")
+
+
+def _plain_home(session: nox.Session) -> Path:
+    """Return the home of the plain user, who is made if missing."""
+    try:
+        return Path(pwd.getpwnam(PLAIN_USER).pw_dir)
+    except KeyError:
+        about = ("--system", "--user-group", "--create-home", "--shell", "/usr/sbin/nologin")
+        session.run("useradd", *about, PLAIN_USER, external=True)
+    return Path(pwd.getpwnam(PLAIN_USER).pw_dir)
+
+
+def _copy_sources(session: nox.Session, target: Path) -> None:
+    """Copy what git tracks, or would, to a folder of the plain user's."""
+    listed = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(listed, capture_output=True, check=True, text=True).stdout.split("\0")
+    shutil.rmtree(target, ignore_errors=True)
+    for name in filter(os.path.isfile, names):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, target / name)
+    session.run("chown", "--recursive", f"{PLAIN_USER}:{PLAIN_USER}", str(target), external=True)
+
+
+def _network() -> dict[str, str]:
+    """The variables by which pip finds its index."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name == "SSL_CERT_FILE"
+    }
 
 
 def _data_folder(session: nox.Session) -> Path:
