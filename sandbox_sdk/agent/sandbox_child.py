@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -267,9 +268,22 @@ def _hold_uid(folder: str, first: int, count: int, former: int) -> tuple[int, in
 
 
 def _give_workspace(folder: str, uid: int) -> None:
-    """Make a uid the owner of everything in a workspace, links themselves and not their targets."""
+    """Make a uid the owner of everything in a workspace, links themselves and not their targets.
+
+    Raises:
+        Refused: The uid does not exist in this process's own user namespace.
+    """
     if os.stat(folder).st_uid == uid:
         return
+    try:
+        os.chown(folder, -1, uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Refused(
+            f"uid {uid} is not mapped here, as in a rootless container, and root needs one to "
+            "drop to: run as an ordinary user, or set uid_range to uids that are mapped"
+        ) from error
     for _, folders, files, descriptor in os.fwalk(folder):
         for name in [*folders, *files]:
             os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)

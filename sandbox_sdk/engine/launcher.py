@@ -17,7 +17,8 @@ import anyio
 import attrs
 
 from sandbox_sdk.engine.supervisor import Supervisor
-from sandbox_sdk.errors import LaunchError
+from sandbox_sdk.errors import IsolationError, LaunchError
+from sandbox_sdk.isolation.remedies import explain_launch_failure
 from sandbox_sdk.isolation.walls.cgroups import Counters
 
 STAGE = "/run/sandbox-sdk/stage"
@@ -55,15 +56,16 @@ class Launched:
         """Wait until PID 1 runs.
 
         Raises:
+            IsolationError: This host lacks what the runtime needs; the fix is in the message.
             LaunchError: The runtime's program ended before that.
         """
         await self.changed.wait()
-        if self.ended.is_set():
-            raise LaunchError(
-                f"sandbox {self.sandbox_id} did not start: {self.stderr or 'no reason was given'}; "
-                "run: sandbox-sdk doctor",
-                sandbox_id=self.sandbox_id,
-            )
+        if not self.ended.is_set():
+            return
+        said = f"sandbox {self.sandbox_id} did not start: {self.stderr or 'no reason was given'}"
+        if remedy := explain_launch_failure(self.stderr):
+            raise IsolationError(f"{said}. {remedy}", sandbox_id=self.sandbox_id)
+        raise LaunchError(f"{said}; run: sandbox-sdk doctor", sandbox_id=self.sandbox_id)
 
     def kill(self) -> None:
         """Kill PID 1 and with it everything inside; nothing happens if it is gone."""
