@@ -90,6 +90,7 @@ class Launcher:
         self._control = control
         self._launched: dict[str, Launched] = {}
         self._ready = anyio.Event()
+        self._sending = anyio.Lock()  # one task at a time may wait for room in the socket
         self.alive = True
 
     @classmethod
@@ -171,15 +172,16 @@ class Launcher:
         self, request: Mapping[str, object], ancillary: list[tuple[int, int, array.array[int]]]
     ) -> None:
         data = json.dumps(request).encode()
-        while self.alive:
-            try:
-                self._control.sendmsg([data], ancillary)
-            except BlockingIOError:
-                await anyio.wait_writable(self._control)
-            except OSError:
-                break
-            else:
-                return
+        async with self._sending:
+            while self.alive:
+                try:
+                    self._control.sendmsg([data], ancillary)
+                except BlockingIOError:
+                    await anyio.wait_writable(self._control)
+                except OSError:
+                    break
+                else:
+                    return
         raise LaunchError(f"the launcher is gone: {await self._last_words()}")
 
     async def _listen(self) -> None:
