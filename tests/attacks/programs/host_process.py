@@ -1,0 +1,45 @@
+"""See, trace, read and signal the process whose number is given, and signal all at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tried import attempt, check, libc, record, tell
+
+PTRACE_ATTACH, PTRACE_DETACH = 16, 17
+victim, marker = int(sys.argv[1]), sys.argv[2]
+
+
+def trace() -> None:
+    """Attach to the process as its tracer, and let it go."""
+    check(libc.ptrace(PTRACE_ATTACH, victim, None, None))
+    os.waitpid(victim, 0x40000000)  # __WALL
+    check(libc.ptrace(PTRACE_DETACH, victim, None, None))
+
+
+def read_memory() -> None:
+    """Read a byte of the process's memory."""
+    with open(f"/proc/{victim}/maps") as lines:
+        address = int(lines.readline().split("-")[0], 16)
+    byte = ctypes.create_string_buffer(1)
+    local = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1)
+    remote = (ctypes.c_size_t * 2)(address, 1)
+    check(libc.process_vm_readv(victim, local, ctypes.c_ulong(1), remote, ctypes.c_ulong(1), 0))
+
+
+def seen() -> list[str]:
+    """Return the processes that have the marker among their arguments, this one left out."""
+    pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
+    return [pid for pid in pids if marker in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+record("seen", " ".join(seen()))
+attempt("trace", trace)
+attempt("read memory", read_memory)
+attempt("signal", lambda: os.kill(victim, signal.SIGCONT))
+attempt("pidfd", lambda: os.close(os.pidfd_open(victim)))
+tell()

@@ -1,0 +1,126 @@
+"""Attacks on the host's files: reading, writing, and what leads to them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Inside, Outside
+
+from host import below, command_line, inits
+from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.errors import FileError
+from sandbox_sdk.sandbox import AsyncSandbox
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary-5e1f"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a stand-in for somebody's home, open to all: only walls can keep it closed."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "id_ed25519").write_text(CANARY)
+    for path in (home, home / ".ssh", home / ".ssh" / "id_ed25519"):
+        path.chmod(0o777)
+    return home
+
+
+async def test_a01_reading_host_secrets(
+    client: AsyncSandboxClient, sandbox: AsyncSandbox, inside: Inside, outside: Outside, home: Path
+) -> None:
+    """No way of naming a host file reads it: not its path, a link, a magic link or ``..``."""
+    neighbour = await client.create_sandbox("neighbour", files={"secret": CANARY})
+    await neighbour.setup()
+    secrets = [home / ".ssh" / "id_ed25519", *home.parent.glob("state/sandboxes/*/*/secret")]
+    assert len(secrets) == 2
+    open_to_all = outside("read_paths", *secrets, home, "/root", "/home", "/etc/shadow")
+    read = {name: text for name, text in open_to_all.items() if name.startswith("read ")}
+    assert all(CANARY in read[f"read {secret}"] for secret in secrets)
+
+    tried = await inside("read_paths", *secrets, home, "/root", "/home", "/etc/shadow")
+
+    refused = {text for name, text in tried.items() if name.startswith("read ")}
+    assert refused <= {"ENOENT", "ENOTDIR"}
+
+
+async def test_a01_reading_host_secrets_by_file_operations(
+    sandbox: AsyncSandbox, home: Path
+) -> None:
+    """File operations have the guest's authority: a link planted for them leads nowhere."""
+    secret = home / ".ssh" / "id_ed25519"
+    await sandbox.run_command(["ln", "-s", str(secret), "link"])
+    assert secret.read_text() == CANARY
+    for path in (str(secret), "link", "../../../../../../" + str(secret)):
+        with pytest.raises(FileError):
+            await sandbox.files.read(path)
+
+
+async def test_a02_writing_host_files(
+    sandbox: AsyncSandbox, inside: Inside, outside: Outside, home: Path
+) -> None:
+    """Nothing that is shown can be written, and what is not shown is not there."""
+    secret, module = str(home / ".ssh" / "id_ed25519"), pytest.__file__
+    open_to_us = outside("write_paths", secret, home, module, Path(module).parent)
+    assert set(open_to_us.values()) == {"worked"}
+    imported = await sandbox.run_code("import pytest; print(pytest.__file__)")
+    shown = [imported.stdout.strip(), os.path.dirname(imported.stdout.strip())]
+    shown += ["/", "/usr", "/usr/bin", "/usr/bin/env", "/etc", "/etc/passwd", "/opt", "/dev"]
+    shown += ["/opt/agent", "/opt/agent/__main__.py", "/opt/venv/bin/python", "/proc", "/proc/sys"]
+
+    tried = await inside("write_paths", *shown)
+    hidden = await inside("write_paths", secret, home, Path.cwd())
+
+    assert set(tried.values()) <= {"EROFS", "EACCES", "ENOENT"}
+    assert set(hidden.values()) == {"ENOENT"}
+    assert (home / ".ssh" / "id_ed25519").read_text() == CANARY
+
+
+async def test_a08_magic_links_to_the_host(inside: Inside, outside: Outside, home: Path) -> None:
+    """No process that code can see has a root or working folder that leads out."""
+    secret = home / ".ssh" / "id_ed25519"
+    seen_outside = outside("magic_links", secret, str(os.getpid()))
+    assert seen_outside[f"{os.getpid()} root"] == CANARY
+
+    tried = await inside("magic_links", secret)
+
+    assert len(tried) >= 6  # PID 1, the keeper, and the program itself
+    assert set(tried.values()) <= {"EACCES", "ENOENT"}
+    assert tried["1 root"] == tried["1 cwd"] == "EACCES"
+
+
+async def test_a12_overwriting_the_runtime(
+    sandbox: AsyncSandbox, inside: Inside, outside: Outside, tmp_path: Path
+) -> None:
+    """The way of CVE-2019-5736, ``/proc/<pid>/exe``, writes to no program of the host."""
+    ours = tmp_path / "sleep"
+    shutil.copy("/usr/bin/sleep", ours)
+    assert outside("overwrite_program", ours)[str(ours)] == "worked"
+    programs = [Path(sys.executable).resolve(), Path(shutil.which("bwrap") or "/bin/sh")]
+    agents = sorted((tmp_path / "state" / "agent").rglob("*.py"))
+    assert agents
+    before = _digests([*programs, *agents])
+
+    tried = await inside("overwrite_program")
+
+    assert len(tried) == 4
+    assert set(tried.values()) <= {"EROFS", "EACCES", "ETXTBSY"}
+    assert tried["/proc/1/exe"] == "EACCES"
+    assert _digests([*programs, *agents]) == before
+
+
+async def test_programs_of_a_sandbox_tell_nothing_of_it(sandbox: AsyncSandbox) -> None:
+    """Attack tests look at the right process: one PID 1 below us, started by our launcher."""
+    (init,) = inits(os.getpid())
+    assert command_line(init).endswith("init ")
+    assert init in below(os.getpid())
+
+
+def _digests(paths: list[Path]) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]

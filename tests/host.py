@@ -1,0 +1,100 @@
+"""What tests look at on the host, from outside of every sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+
+ROOT = os.geteuid() == 0
+"""Whether the tests run as root: then sandboxes are dropped to a uid of their own."""
+
+
+def processes() -> Iterator[int]:
+    """Yield the process ids that the host shows now."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield int(name)
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return ``/proc/<pid>/status``, empty if the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value.strip() for name, _, value in (l.partition(":") for l in text.splitlines())}
+
+
+def command_line(pid: int) -> str:
+    """Return a process's arguments, joined by spaces; empty if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return text.replace(b"\0", b" ").decode("utf-8", "replace")
+
+
+def running(marker: str) -> list[int]:
+    """Return the processes, zombies left out, whose arguments hold ``marker``."""
+    return [pid for pid in processes() if marker in command_line(pid)]
+
+
+def below(ancestor: int) -> list[int]:
+    """Return all processes below one, zombies included."""
+    parents = {pid: int(status(pid).get("PPid", 0)) for pid in processes()}
+    found: list[int] = []
+    todo = [ancestor]
+    while todo:
+        parent = todo.pop()
+        children = [pid for pid, its in parents.items() if its == parent]
+        found += children
+        todo += children
+    return found
+
+
+def inits(ancestor: int) -> list[int]:
+    """Return the PID 1 of every sandbox below a process."""
+    return [pid for pid in below(ancestor) if status(pid).get("NSpid", "").split()[1:] == ["1"]]
+
+
+def uid(pid: int) -> int:
+    """Return a process's real uid as the host sees it."""
+    return int(status(pid)["Uid"].split()[0])
+
+
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Return this process's memory: ``VmRSS`` now, ``VmHWM`` at most so far."""
+    return int(status(os.getpid())[field].split()[0]) * 1024
+
+
+def forget_peak() -> None:
+    """Let ``VmHWM`` begin again from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what is free on a folder's disk."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+async def soon(true: Callable[[], object], *, seconds: float = 5.0) -> bool:
+    """Wait until a condition holds; return whether it did within the time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        await anyio.sleep(0.01)
+    return True
+
+
+def told(text: str) -> dict[str, str]:
+    """Return what an attack program told in its last line."""
+    lines = text.strip().splitlines()
+    answer: dict[str, str] = json.loads(lines[-1])
+    return answer
