@@ -50,9 +50,13 @@ class Bubblewrap:
         """Find out whether the program is there and new enough."""
         if self.path is None:
             return (Wall(name="bubblewrap", in_force=False, detail="bwrap not found", fix=INSTALL),)
-        said = subprocess.run(
-            [self.path, "--version"], env={}, capture_output=True, text=True, check=False
-        ).stdout
+        try:
+            ran = subprocess.run(
+                [self.path, "--version"], env={}, capture_output=True, text=True, check=False
+            )
+            said = ran.stdout
+        except OSError as error:
+            said = f"{error.strerror}"
         numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
         version = tuple(map(int, numbers.groups())) if numbers else (0, 0, 0)
         return (

@@ -216,12 +216,12 @@ def find() -> tuple[Hierarchy | None, str]:
 
 def _find_v2() -> tuple[Hierarchy | None, str]:
     base = ROOT if os.geteuid() == 0 else ROOT + _own_path()
-    missing = set(_CONTROLLERS) - set(_read(f"{base}/cgroup.controllers").split())
-    if missing:
-        return None, f"{base} offers no {', '.join(sorted(missing))} controller"
     folder = f"{base}/{PARENT}"
     enable = " ".join(f"+{name}" for name in _CONTROLLERS)
     try:
+        missing = set(_CONTROLLERS) - set(_read(f"{base}/cgroup.controllers").split())
+        if missing:
+            return None, f"{base} offers no {', '.join(sorted(missing))} controller"
         os.makedirs(folder, exist_ok=True)
         _leave_root(base)
         for level in (base, folder):
