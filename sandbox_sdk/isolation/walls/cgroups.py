@@ -232,8 +232,9 @@ def _find_v2() -> tuple[Hierarchy | None, str]:
 
 
 def _leave_root(base: str) -> None:
-    """Make room for children: a delegated v2 group with processes of its own may have none."""
-    if base == ROOT or not (pids := _read(f"{base}/cgroup.procs").split()):
+    """Make room for children: only the real root may have processes of its own beside them."""
+    real_root = not os.path.exists(f"{base}/cgroup.type")
+    if real_root or not (pids := _read(f"{base}/cgroup.procs").split()):
         return
     leaf = f"{base}/{PARENT}-host"
     os.makedirs(leaf, exist_ok=True)
