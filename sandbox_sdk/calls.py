@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -240,19 +240,27 @@ def parse_result(line: bytes) -> Mapping[str, Any]:
     return checked
 
 
-def _is_answer(answer: object) -> bool:
-    if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+# Any, here and below: what JSON gave, to be checked.
+def _is_answer(answer: Any) -> bool:
+    if not isinstance(answer, dict):
         return False
-    error = answer.get("error")
-    if error is not None and not (
-        _is_text(error) and {"name", "message", "traceback"} <= error.keys()
-    ):
-        return False
-    return all(map(_is_text, answer["results"])) and isinstance(answer.get("exit", 0), int)
+    found = cast("dict[str, Any]", answer)
+    return (
+        isinstance(found.get("results"), list)
+        and all(map(_is_text, found["results"]))
+        and _is_error(found.get("error"))
+        and isinstance(found.get("exit", 0), int)
+    )
+
+
+def _is_error(error: Any) -> bool:
+    return error is None or (_is_text(error) and {"name", "message", "traceback"} <= error.keys())
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(text, str) for text in cast("dict[object, object]", value).values()
+    )
 
 
 def _refuse(constant: str) -> None:

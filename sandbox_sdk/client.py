@@ -140,7 +140,7 @@ class AsyncSandboxClient:
         parts = await self._open()
         await parts.backend.delete(id)
         if known := self._sandboxes.pop(id, None):
-            known._forget()
+            known._forget()  # pyright: ignore[reportPrivateUsage] - part of the deletion
 
     async def get_orchestrator(self) -> AsyncSDKOrchestrator:
         """Return the orchestrator of this client's sandboxes."""

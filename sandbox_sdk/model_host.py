@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -31,7 +31,7 @@ class SandboxModelHost:
         mounts: Sequence[Mount],
         files: Mapping[str, bytes],
         resources: Resources,
-    ) -> AsyncIterator[AsyncProcess]:
+    ) -> AsyncGenerator[AsyncProcess, None]:
         """Run ``command`` in a fresh sandbox that is deleted with the context.
 
         Raises:

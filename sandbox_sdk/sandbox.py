@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -176,7 +176,7 @@ class AsyncSandbox:
         *,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[AsyncProcess]:
+    ) -> AsyncGenerator[AsyncProcess, None]:
         """Start a command and give it to the block; what still runs after it is killed.
 
         Args:

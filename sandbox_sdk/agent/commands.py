@@ -30,8 +30,8 @@ def program(
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
-            env = {**settings.env, **(request.get("env") or {})}
-            os.execvpe(request["argv"][0], request["argv"], env)  # noqa: S606
+            own: dict[str, str] = request.get("env") or {}
+            os.execvpe(request["argv"][0], request["argv"], {**settings.env, **own})  # noqa: S606
         except OSError as error:
             # The shell's own words: 126 found but cannot run, 127 not found.
             os.write(2, f"{error.filename or request['argv'][0]}: {error.strerror}\n".encode())

@@ -53,7 +53,7 @@ class Agent:
         wake, wake_end = os.pipe()
         for descriptor in (wake, wake_end):
             os.set_blocking(descriptor, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _noticed)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         self._wake = wake
         channel.setblocking(False)
@@ -214,3 +214,7 @@ class Agent:
     def _unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, 0):
             self._selector.unregister(descriptor)
+
+
+def _noticed(number: int, frame: object) -> None:
+    """Do nothing: a signal with a handler is written to the wake-up descriptor."""

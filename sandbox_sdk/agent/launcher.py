@@ -108,8 +108,10 @@ class Launcher:
         try:
             child = Child(plan, channel, self._stage)
         except Exception as error:  # noqa: BLE001 - one sandbox's trouble must not end the others
-            said = {"say": "ended", "id": name, "status": -1, "stderr": str(error), "counted": {}}
-            self._say(said)
+            counted: dict[str, int] = {}
+            self._say(
+                {"say": "ended", "id": name, "status": -1, "stderr": str(error), "counted": counted}
+            )
             return
         finally:
             os.close(channel)

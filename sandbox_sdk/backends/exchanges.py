@@ -10,7 +10,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio
 
@@ -18,7 +18,7 @@ from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.base import Channel
 from sandbox_sdk.errors import ProtocolError
 
-_OUTPUTS = (frames.STDOUT, frames.STDERR, frames.RESULT)
+_OUTPUTS: tuple[int, ...] = (frames.STDOUT, frames.STDERR, frames.RESULT)
 _LONGEST_REPORT = 4096
 
 
@@ -27,6 +27,7 @@ class Sink(Protocol):
 
     def take(self, stream: int, data: bytes) -> int:
         """Take bytes of a stream; return how many are done with, for which credit goes back."""
+        ...
 
     def end(self, stream: int) -> None:
         """Note that a stream has ended."""
@@ -236,4 +237,4 @@ def _report(body: bytes) -> Mapping[str, Any]:
     report = json.loads(body)
     if not isinstance(report, dict):
         raise ValueError("report that is no object")  # noqa: TRY004 - a protocol fault, as others
-    return report
+    return cast("Mapping[str, Any]", report)

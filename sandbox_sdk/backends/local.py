@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -167,7 +167,7 @@ class LocalBackend:
         return self._ended[id]
 
     @asynccontextmanager
-    async def connect(self, id: str) -> AsyncIterator[Channel]:
+    async def connect(self, id: str) -> AsyncGenerator[Channel, None]:
         """Open the channel to a running sandbox, which ends with it."""
         held = self._held[id]
         verdict = None

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
+import anyio
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError
 from sandbox_sdk.values import MIB
@@ -60,7 +62,7 @@ async def large_file_is_streamed(client: AsyncSandboxClient) -> None:
             local = Path(folder, "copy")
             await sandbox.files.download("large", local)
             await sandbox.files.upload(local, "again")
-            assert local.read_bytes() == piece * 8
+            assert await anyio.Path(local).read_bytes() == piece * 8
         done = await sandbox.run_command("cmp large again && stat -c %s again")
     assert size == len(piece) * 8
     assert done.stdout == f"{size}\n"

@@ -76,9 +76,9 @@ async def records_are_found_listed_and_deleted(client: AsyncSandboxClient) -> No
 
 async def unknown_ids_are_not_found(client: AsyncSandboxClient) -> None:
     """An id that never was, or is no id, is not found."""
-    for id in (UNKNOWN, "", "../../etc", "sb_\n", "x" * 1000):
-        await _raises(SandboxNotFound, client.get_sandbox(id))
-        await _raises(SandboxNotFound, client.delete_sandbox(id))
+    for unknown in (UNKNOWN, "", "../../etc", "sb_\n", "x" * 1000):
+        await _raises(SandboxNotFound, client.get_sandbox(unknown))
+        await _raises(SandboxNotFound, client.delete_sandbox(unknown))
 
 
 async def nonsense_creates_nothing(client: AsyncSandboxClient) -> None:
@@ -125,7 +125,7 @@ async def idle_time_ends_it(client: AsyncSandboxClient) -> None:
     assert (await sandbox.run_command("sleep 1")).ok
     assert (await sandbox.run_code("import time; time.sleep(1)", context="kept")).ok
     with anyio.fail_after(10):
-        while sandbox.info.state is SandboxState.RUNNING:
+        while sandbox.info.state is SandboxState.RUNNING:  # noqa: ASYNC110 - no call tells it
             await anyio.sleep(0.02)
     await _raises(IdleTimeout, sandbox.run_command("true"))
 
