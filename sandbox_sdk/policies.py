@@ -35,6 +35,7 @@ class Policy:
         promises: What holds, in words.
         walls: The walls that must be proven before any code runs.
         refused_calls: System call -> the error number it fails with.
+        self_only_calls: Calls that may name no process but, by 0, the caller.
         refused_clone_flags: ``clone`` with any of these bits fails.
         refused_ioctls: ``ioctl`` with these numbers fails.
         socket_families: The only families ``socket`` makes.
@@ -45,6 +46,7 @@ class Policy:
     promises: tuple[str, ...]
     walls: tuple[str, ...]
     refused_calls: Mapping[str, int]
+    self_only_calls: tuple[str, ...]
     refused_clone_flags: int
     refused_ioctls: tuple[int, ...]
     socket_families: tuple[SocketFamily, ...]
@@ -100,6 +102,8 @@ MEDIUM = Policy(
         # Programs fall back to clone, whose flags a filter can see; clone3's lie behind a pointer.
         "clone3": errno.ENOSYS,
     },
+    # The kernel lets any process of a uid lower the limits of its others: of the agent too.
+    self_only_calls=("prlimit64",),
     refused_clone_flags=_NAMESPACES,
     refused_ioctls=(_TIOCSTI, _TIOCLINUX),
     socket_families=(

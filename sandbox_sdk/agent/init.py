@@ -54,6 +54,8 @@ class Agent:
         for descriptor in (wake, wake_end):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, _noticed)
+        # Of what guests send, PID 1 gets only what it has a handler for: Python's would end it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         self._wake = wake
         channel.setblocking(False)

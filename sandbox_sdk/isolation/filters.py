@@ -18,6 +18,9 @@ def build(policy: Policy, machine: str) -> bytes:
     rules = [
         seccomp.Rule(name, refuse(number)) for name, number in sorted(policy.refused_calls.items())
     ]
+    for call in policy.self_only_calls:
+        rules.append(seccomp.Rule(call, seccomp.ALLOW, (seccomp.Condition(0, 0),)))
+        rules.append(seccomp.Rule(call, refuse(errno.EPERM)))
     flags = seccomp.Condition(0, mask=policy.refused_clone_flags, any_bit=True)
     rules.append(seccomp.Rule("clone", refuse(errno.EPERM), (flags,)))
     rules.extend(

@@ -49,6 +49,7 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "perf_event_open": (298, 241),
     "pidfd_getfd": (438, 438),
     "pivot_root": (155, 41),
+    "prlimit64": (302, 261),
     "query_module": (178, None),
     "quotactl": (179, 60),
     "quotactl_fd": (443, 443),

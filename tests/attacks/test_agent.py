@@ -1,0 +1,63 @@
+"""Attacks on PID 1 by code of its own sandbox: if it ended, the host would be blamed."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox_sdk.sandbox import AsyncSandbox
+
+pytestmark = pytest.mark.anyio
+
+SIGNALS = """
+import os, signal
+for number in signal.valid_signals():
+    os.kill(1, number)
+"""
+LIMITS = """
+import resource
+refused = 0
+for name in ("CPU", "AS", "NOFILE", "NPROC", "DATA"):
+    try:
+        resource.prlimit(1, getattr(resource, f"RLIMIT_{name}"), (0, 0))
+    except PermissionError:
+        refused += 1
+refused
+"""
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a Python process of our own uid that serves nobody, as a positive control."""
+    words = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(words, stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+async def test_signals_to_the_agent(sandbox: AsyncSandbox, victim: subprocess.Popen[bytes]) -> None:
+    """No signal that code inside can send ends the agent; outside, one ends such a process."""
+    victim.send_signal(signal.SIGINT)
+    assert victim.wait() == -signal.SIGINT
+
+    assert (await sandbox.run_code(SIGNALS)).ok
+    for _ in range(2):  # what was sent has been delivered once the first was served
+        assert (await sandbox.run_command("echo alive; kill -INT 1")).stdout == "alive\n"
+
+
+async def test_limits_of_the_agent(sandbox: AsyncSandbox, victim: subprocess.Popen[bytes]) -> None:
+    """Code inside cannot lower the agent's limits; outside, those of a process of the same uid."""
+    resource.prlimit(victim.pid, resource.RLIMIT_NPROC, (9, 9))
+    assert resource.prlimit(victim.pid, resource.RLIMIT_NPROC) == (9, 9)
+
+    assert (await sandbox.run_code(LIMITS)).text == "5"
+    own = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+    assert (await sandbox.run_code(own)).ok
+    assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
