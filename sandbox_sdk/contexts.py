@@ -56,15 +56,28 @@ class Context:
                     link, exchange, collector, stdin=piece(code), timeout=timeout, more=True
                 )
                 answer = collector.result()
+                if verdict is None and answer is not None and "exit" in answer:
+                    verdict = await _wait_exit(link, exchange, began, timeout)
             except BaseException:
                 await link.kill(exchange)
                 raise
             finally:
                 self._switch.collector = None
-            if answer is not None and "exit" in answer:
-                await exchange.over.wait()
             if exchange.over.is_set() or verdict is not None:
                 ended = await link.judge(exchange, verdict)
             else:
                 ended = Ended(kind=EndKind.OK, exit_code=0)
             return code_result(collector, ended, began)
+
+
+async def _wait_exit(
+    link: Link, exchange: Exchange, began: float, timeout: float | None
+) -> Ended | None:
+    """Wait for a context that said it exits, which is only its word, within the call's time."""
+    left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+    with anyio.move_on_after(left):
+        await exchange.over.wait()
+    if exchange.over.is_set():
+        return None
+    await link.kill(exchange)
+    return Ended(kind=EndKind.TIMEOUT, limit="timeout", limit_value=timeout)
