@@ -1,0 +1,102 @@
+"""The README and ``docs/`` name what the code has, and nothing that it has not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+import sandbox_sdk
+from sandbox_sdk import errors
+from sandbox_sdk.config_keys import KEYS
+from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
+from sandbox_sdk.experiments.result import STATUS, ExperimentResult
+from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
+from sandbox_sdk.parse import parse_size
+from sandbox_sdk.policies import MEDIUM
+from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
+from sandbox_sdk.values import Resources
+from sandbox_sdk_sync import Files, Sandbox, SandboxClient
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {
+    path.stem: path.read_text()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+}
+CODE = re.compile(r"`([^`\n]+)`")
+
+
+def words(page: str) -> set[str]:
+    """Every identifier that a page sets in code."""
+    return {word for code in CODE.findall(PAGES[page]) for word in re.split(r"[^\w.]+", code)}
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The first cell of every table row, without backticks, and the cells after it."""
+    found = (line.strip("|").split("|") for line in PAGES[page].splitlines() if line[:1] == "|")
+    return {first.strip().strip("`"): [cell.strip() for cell in rest] for first, *rest in found}
+
+
+def public(*classes: type) -> set[str]:
+    return {name for cls in classes for name in vars(cls) if not name.startswith("_")}
+
+
+def test_links_lead_to_files() -> None:
+    for name, text in PAGES.items():
+        folder = ROOT if (ROOT / f"{name}.md").exists() else ROOT / "docs"
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (folder / link).exists(), f"{name}: {link}"
+
+
+def test_the_readme_names_every_error_and_every_method() -> None:
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    assert kinds <= words("README")
+    assert kinds <= set(sandbox_sdk.__all__)
+    assert public(SandboxClient, Sandbox, Files) <= words("README")
+
+
+def test_every_setting_is_documented_with_its_variable() -> None:
+    named = words("configuration")
+    assert KEYS.keys() <= named
+    for path in KEYS:
+        short = path.removeprefix("security.") if "level" not in path else path
+        assert f"SANDBOX_{short.replace('.', '_').upper()}" in named, path
+
+
+@pytest.mark.parametrize(("key", "field"), RESOURCE_FIELDS.items())
+def test_defaults_of_resources_are_those_documented(key: str, field: str) -> None:
+    path = f"default_resources.{key}"
+    documented = rows("configuration")[path][1].strip("`")
+    assert parse_resource(key, documented, path) == getattr(Resources(), field)
+
+
+def test_every_field_of_an_experiment_is_documented() -> None:
+    named = words("experiments")
+    assert FIELDS.keys() | PARAMETERS.keys() <= named
+    for kind in (ExperimentConfig, Limits, Retries, ExperimentResult):
+        assert {field.name for field in attrs.fields(kind)} <= named, kind
+
+
+def test_defaults_of_limits_are_those_documented() -> None:
+    for name, default in attrs.asdict(Limits()).items():
+        text = rows("experiments")[name][0].strip("`")
+        assert (None if text == "none" else parse_size(text, name)) == default
+
+
+def test_every_state_is_documented_with_its_status() -> None:
+    documented = {
+        state: cells[0].strip("`")
+        for first, cells in rows("experiments").items()
+        for state in re.findall(r"\w+", first)
+        if cells and cells[0].strip("`") in STATUS.values()
+    }
+    assert documented == {state.value: status for state, status in STATUS.items()}
+
+
+def test_every_wall_and_promise_is_documented() -> None:
+    assert set(MEDIUM.walls) <= words("isolation")
+    flat = " ".join(PAGES["isolation"].split())
+    for promise in MEDIUM.promises:
+        assert promise in flat
