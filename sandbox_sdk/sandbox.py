@@ -47,6 +47,7 @@ class AsyncSandbox:
         self._parts = parts
         self._link: Link | None = None
         self._closed = False
+        self._deleted = False
         self._isolation: Isolation | None = None
         self._limits: tuple[Limit, ...] = ()
         self._contexts: dict[str, Context] = {}
@@ -130,11 +131,14 @@ class AsyncSandbox:
     async def cleanup(self) -> None:
         """End the sandbox and wait until its processes, mounts and control groups are gone.
 
-        Idempotent. Workspace and results stay; ``delete_sandbox`` removes them.
+        Idempotent. Workspace and results stay; ``delete_sandbox`` removes them, and with them the
+        need for this.
 
         Raises:
             SandboxBusy: Another live process holds it.
         """
+        if self._deleted:
+            return
         await self._parts.backend.stop(self.id)
         self._closed = True
         self._info = await self._parts.backend.get(self.id)
@@ -281,8 +285,8 @@ class AsyncSandbox:
         return await self._parts.export_results(self.id, Path(path))
 
     def _forget(self) -> None:
-        """Refuse what comes after a deletion."""
-        self._closed = True
+        """Refuse what comes after a deletion; leaving ``async with`` is none of it."""
+        self._closed = self._deleted = True
 
     async def _check_usable(self) -> None:
         """Go on if the sandbox runs or can be set up by a call.

@@ -94,7 +94,8 @@ class Sandbox(Twin[AsyncSandbox]):
     def cleanup(self) -> None:
         """End the sandbox and wait until its processes, mounts and control groups are gone.
 
-        Idempotent. Workspace and results stay; ``delete_sandbox`` removes them.
+        Idempotent. Workspace and results stay; ``delete_sandbox`` removes them, and with them the
+        need for this.
 
         Raises:
             SandboxBusy: Another live process holds it.

@@ -70,6 +70,9 @@ async def records_are_found_listed_and_deleted(client: AsyncSandboxClient) -> No
     await client.delete_sandbox(sandbox.id)
     await _raises(SandboxNotFound, client.get_sandbox(sandbox.id))
     await _raises(SandboxNotFound, client.delete_sandbox(sandbox.id))
+    async with await client.create_sandbox("contract") as sandbox:
+        await client.delete_sandbox(sandbox.id)
+        await _raises(SandboxClosed, sandbox.run_command("true"))
     assert sandbox.id not in [info.id for info in await client.list_sandboxes()]
     await _raises(SandboxError, sandbox.run_command("true"))
 
