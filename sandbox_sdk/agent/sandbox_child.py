@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import stat
 import time
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
 _LAST_WORDS = 4096
 _EMPTY_SECONDS = 5.0
 _STAGE_BYTES = 1024 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Refused(Exception):
@@ -284,10 +286,38 @@ def _give_workspace(folder: str, uid: int) -> None:
             f"uid {uid} is not mapped here, as in a rootless container, and root needs one to "
             "drop to: run as an ordinary user, or set uid_range to uids that are mapped"
         ) from error
-    for _, folders, files, descriptor in os.fwalk(folder):
-        for name in [*folders, *files]:
-            os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+    _give_below(folder, uid)
     os.chown(folder, uid, uid)
+
+
+def _give_below(folder: str, uid: int) -> None:
+    """Change the owner of all in a tree that nobody uses, however deep; one descriptor is open."""
+    here = os.open(folder, _FOLDER)
+    todo: list[list[str]] = []  # for each level down to here, its folders not yet entered
+    try:
+        while True:
+            inner: list[str] = []
+            for name in os.listdir(here):
+                os.chown(name, uid, uid, dir_fd=here, follow_symlinks=False)
+                if stat.S_ISDIR(os.lstat(name, dir_fd=here).st_mode):
+                    inner.append(name)
+            todo.append(inner)
+            while todo and not todo[-1]:
+                todo.pop()
+                if todo:
+                    here = _step("..", here)
+            if not todo:
+                return
+            here = _step(todo[-1].pop(), here)
+    finally:
+        os.close(here)
+
+
+def _step(name: str, here: int) -> int:
+    """Open a folder of ``here``, which is closed then."""
+    there = os.open(name, _FOLDER, dir_fd=here)
+    os.close(here)
+    return there
 
 
 def _kill(pidfd: int) -> None:

@@ -74,7 +74,8 @@ def collect(
             if number >= limits.entries:
                 skip("...", f"more than {limits.entries} names in the workspace")
                 break
-            if not wanted.fullmatch(path):
+            # What is in a folder that stays closed might have matched.
+            if not (wanted.fullmatch(path) or path.endswith("/")):
                 continue
             if reason:
                 skip(path, reason)
@@ -117,7 +118,10 @@ class _Skip(Exception):
 
 
 def _walk(root: int) -> Iterator[tuple[str, str]]:
-    """Yield relative path and the reason it cannot be copied, if any; folders first opened."""
+    """Yield relative paths and why each cannot be copied, if so; of folders, those that stay shut.
+
+    Their paths end in ``/``.
+    """
     todo = [""]
     while todo:
         folder = todo.pop()
@@ -126,7 +130,7 @@ def _walk(root: int) -> Iterator[tuple[str, str]]:
                 root, folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE
             )
         except OSError as error:
-            yield folder, f"cannot be opened: {error.strerror}"
+            yield f"{folder}/", f"cannot be opened: {error.strerror}"
             continue
         try:
             with os.scandir(descriptor) as entries:

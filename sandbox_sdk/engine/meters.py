@@ -39,27 +39,26 @@ def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
     todo = [os.fspath(folder)]
     while todo:
         try:
-            entries = os.scandir(todo.pop())
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    try:
+                        info = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # guests remove things while we look
+                    files += 1
+                    if info.st_nlink == 1 or entry.is_dir(follow_symlinks=False):
+                        total += info.st_blocks * 512
+                    elif info.st_ino not in seen:  # a hard link takes its blocks once
+                        seen.add(info.st_ino)
+                        total += info.st_blocks * 512
+                    if total > most_bytes or files > most_files:
+                        return FolderUse(bytes=total, files=files, complete=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # guests remove things while we look
+            continue  # as above
         except OSError:
             return FolderUse(bytes=total, files=most_files + 1, complete=False)
-        with entries:
-            for entry in entries:
-                try:
-                    info = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                files += 1
-                if info.st_nlink == 1 or entry.is_dir(follow_symlinks=False):
-                    total += info.st_blocks * 512
-                elif info.st_ino not in seen:  # a hard link takes its blocks once
-                    seen.add(info.st_ino)
-                    total += info.st_blocks * 512
-                if total > most_bytes or files > most_files:
-                    return FolderUse(bytes=total, files=files, complete=False)
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(entry.path)
     return FolderUse(bytes=total, files=files, complete=True)
 
 

@@ -1,0 +1,78 @@
+"""Attacks by the shape of a workspace on the host that counts, hands over and copies it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.engine.extract import collect
+from sandbox_sdk.engine.meters import folder_use
+from sandbox_sdk.errors import SandboxEnded
+from sandbox_sdk.sandbox import AsyncSandbox
+from sandbox_sdk.values import EndKind
+
+pytestmark = pytest.mark.anyio
+
+DIG = """
+import os
+for _ in range(3000):
+    os.mkdir("d"); os.chdir("d")
+"""
+"""Code that makes paths longer than the kernel takes, and deeper than Python recurses."""
+
+
+async def test_deep_tree(client: AsyncSandboxClient, sandbox: AsyncSandbox, tmp_path: Path) -> None:
+    """What the host cannot count is an end by a limit; the workspace can be used on and deleted."""
+    async with sandbox.start_command(["python", "-c", f"{DIG}\nwhile True: pass"]) as digger:
+        ended = await digger.wait()
+    assert (ended.kind, ended.limit) == (EndKind.DISK, "disk_files")
+    with pytest.raises(SandboxEnded):
+        await sandbox.run_command("true")
+
+    workspace = next((tmp_path / "state" / "sandboxes").glob("*/workspace"))
+    if os.geteuid() == 0:  # another uid gets it, and all that is in it changes hands
+        os.chown(workspace, 0, 0)
+    await sandbox.setup()
+    assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
+    if os.geteuid() == 0:
+        assert (workspace / "d/d").stat().st_uid == workspace.stat().st_uid != 0
+
+    await sandbox.cleanup()
+    await client.delete_sandbox(sandbox.id)
+    assert not workspace.exists()
+
+
+@pytest.fixture
+def shut(tmp_path: Path) -> Path:
+    """Return a workspace with a folder that cannot be opened: a path too long for the kernel."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    start = os.getcwd()
+    os.chdir(workspace)
+    try:
+        for _ in range(25):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        Path("file.csv").write_text("1")
+    finally:
+        os.chdir(start)
+    return workspace
+
+
+def test_uncountable_folder(shut: Path) -> None:
+    """A tree that cannot be walked whole counts as too much, and is no crash."""
+    use = folder_use(shut, most_bytes=1 << 30, most_files=1000)
+    assert (use.files, use.complete) == (1001, False)
+
+
+def test_folder_that_cannot_be_copied(shut: Path, tmp_path: Path) -> None:
+    """A folder whose files might have matched is told, whatever was asked for."""
+    found = collect(shut, ["**/*.csv"], tmp_path / "kept")
+    assert found.artifacts == ()
+    ((path, reason),) = found.skipped.items()
+    assert path.startswith("d" * 200)
+    assert path.endswith("/")
+    assert "File name too long" in reason
