@@ -56,6 +56,7 @@ class Exchange:
         self.ended: dict[str, Any] | None = None
         self.input = bytearray()
         self.input_over = False
+        self._killed = False
         self._taken = 0
         self._report_text = b""
         make = {"command": commands, "python": contexts, "file": file_ops}[request["kind"]].program
@@ -121,6 +122,8 @@ class Exchange:
                 break
             output.credit -= len(data)
             found.append(data)
+        if self._killed and self.ended is not None and not output.credit:
+            self._close(output)  # who asked for the kill may read no more, and waits for the end
         return found
 
     def drained(self, stream: int) -> bool:
@@ -163,7 +166,8 @@ class Exchange:
             _kill(target, number)
 
     def kill(self) -> None:
-        """End the program and all its descendants."""
+        """End the program and all its descendants; what the host has no room for is dropped."""
+        self._killed = True
         if self.child:
             _kill(self.child, signal.SIGTERM)
             _kill(self.child, signal.SIGCONT)  # in case a guest stopped it

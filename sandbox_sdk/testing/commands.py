@@ -194,6 +194,16 @@ async def started_command_ends_with_its_block(client: AsyncSandboxClient) -> Non
     assert "sleep" not in left.stdout
 
 
+async def started_command_ends_with_its_block_unread(client: AsyncSandboxClient) -> None:
+    """Output that nobody reads holds up neither the kill nor the sandbox."""
+    async with await client.create_sandbox("contract") as sandbox:
+        for script in ("yes", "yes >&2", "head -c 400000 /dev/zero"):
+            async with sandbox.start_command(script) as process:
+                async for _ in process.stderr if "&" in script else process.stdout:
+                    break
+        assert (await sandbox.run_command("echo still here")).stdout == "still here\n"
+
+
 async def unread_output_is_dropped_by_wait_and_counted(client: AsyncSandboxClient) -> None:
     """Waiting without reading neither blocks the command nor hides the loss."""
     async with (
@@ -223,5 +233,6 @@ CHECKS = (
     started_command_streams_both_ways,
     started_command_can_be_signalled,
     started_command_ends_with_its_block,
+    started_command_ends_with_its_block_unread,
     unread_output_is_dropped_by_wait_and_counted,
 )

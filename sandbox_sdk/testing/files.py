@@ -83,6 +83,8 @@ async def read_is_bounded(client: AsyncSandboxClient) -> None:
         await sandbox.files.write("ten", b"0123456789")
         assert await sandbox.files.read("ten", max_bytes=10) == b"0123456789"
         await _refused(sandbox.files.read("ten", max_bytes=9), errno.EFBIG)
+        await sandbox.files.write("large", bytes(4 * MIB))
+        await _refused(sandbox.files.read("large", max_bytes=MIB), errno.EFBIG)
         await _refused(sandbox.files.read("/dev/zero", max_bytes=9), errno.EINVAL)
 
 
