@@ -27,7 +27,8 @@ def status(pid: int) -> dict[str, str]:
         text = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    return {name: value.strip() for name, _, value in (l.partition(":") for l in text.splitlines())}
+    fields = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in fields}
 
 
 def command_line(pid: int) -> str:

@@ -5,22 +5,17 @@ An attack counts as refused only if the same program works outside of the sandbo
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
+from attacking import PROGRAMS, Inside, Outside
 from host import told
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
-
-PROGRAMS = Path(__file__).parent / "programs"
-
-Inside = Callable[..., Awaitable[dict[str, str]]]
-Outside = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
@@ -47,8 +42,8 @@ async def sandbox(
 def inside(sandbox: AsyncSandbox) -> Inside:
     """Return a function that runs an attack program in the sandbox."""
 
-    async def run(program: str, *arguments: str | os.PathLike[str]) -> dict[str, str]:
-        words = ["python", f"attacks/{program}.py", *map(os.fspath, arguments)]
+    async def run(program: str, *arguments: str | Path) -> dict[str, str]:
+        words = ["python", f"attacks/{program}.py", *map(str, arguments)]
         done = await sandbox.run_command(words, timeout=15)
         assert done.ok, f"{done.ended}: {done.stderr}"
         return told(done.stdout)
@@ -60,8 +55,8 @@ def inside(sandbox: AsyncSandbox) -> Inside:
 def outside(tmp_path: Path) -> Outside:
     """Return a function that runs an attack program on the host, where it must work."""
 
-    def run(program: str, *arguments: str | os.PathLike[str]) -> dict[str, str]:
-        words = [sys.executable, str(PROGRAMS / f"{program}.py"), *map(os.fspath, arguments)]
+    def run(program: str, *arguments: str | Path) -> dict[str, str]:
+        words = [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
         done = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
         )

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Inside, Outside
-
+from attacking import Inside, Outside
 from host import below, command_line, inits
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError
 from sandbox_sdk.sandbox import AsyncSandbox

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Inside, Outside
-
+from attacking import PROGRAMS, Inside, Outside
 from host import ROOT, told
+
 from sandbox_sdk.sandbox import AsyncSandbox
 
 pytestmark = pytest.mark.anyio

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import Inside, Outside
-
+from attacking import Inside, Outside
 from host import command_line
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
@@ -26,9 +26,7 @@ pytestmark = pytest.mark.anyio
 IPC_CREAT, IPC_RMID = 0o1000, 0
 
 
-async def test_a21_tracing_and_signalling_a_host_process(
-    inside: Inside, outside: Outside
-) -> None:
+async def test_a21_tracing_and_signalling_a_host_process(inside: Inside, outside: Outside) -> None:
     """A process of the host is neither seen, traced, read nor signalled."""
     marker = "victim-c47d"
     with subprocess.Popen([sys.executable, "-c", "input()", marker], stdin=-1) as victim:
@@ -44,9 +42,7 @@ async def test_a21_tracing_and_signalling_a_host_process(
     assert set(tried.values()) <= {"ESRCH", "ENOENT"}
 
 
-async def test_a21_signalling_everything(
-    client: AsyncSandboxClient, sandbox: AsyncSandbox
-) -> None:
+async def test_a21_signalling_everything(client: AsyncSandboxClient, sandbox: AsyncSandbox) -> None:
     """``kill -9 -1`` reaches what is inside, neither us, a neighbour, nor the agent."""
     async with await client.create_sandbox("neighbour") as neighbour:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as victim:
@@ -102,16 +98,13 @@ def offers(tmp_path: Path) -> Iterator[_Offers]:
     path = tmp_path / "socket"
     abstract = f"sandbox-sdk-test-{os.getpid()}"
     listeners = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX), socket.socket()]
-    for listener, address in zip(
-        listeners, (f"\0{abstract}", str(path), ("127.0.0.1", 0)), strict=True
-    ):
+    addresses: tuple[str | tuple[str, int], ...] = (f"\0{abstract}", str(path), ("127.0.0.1", 0))
+    for listener, address in zip(listeners, addresses, strict=True):
         listener.bind(address)
         listener.listen()
     path.chmod(0o666)
     answered: list[str] = []
-    threads = [
-        threading.Thread(target=_greet, args=(listener, answered)) for listener in listeners
-    ]
+    threads = [threading.Thread(target=_greet, args=(listener, answered)) for listener in listeners]
     for thread in threads:
         thread.start()
     port = listeners[2].getsockname()[1]

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Inside, Outside
-
+from attacking import PROGRAMS, Inside, Outside
 from host import told
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
@@ -86,9 +86,7 @@ async def test_a05_tokens_paths_and_names(
         assert set(name.stdout.split()) == {"sandbox"}
 
 
-async def test_a06_inherited_descriptors(
-    programs: dict[str, str], tmp_path: Path
-) -> None:
+async def test_a06_inherited_descriptors(programs: dict[str, str], tmp_path: Path) -> None:
     """A folder that the caller left open and inheritable is not in any process inside."""
     (tmp_path / "left-open").mkdir()
     (tmp_path / "left-open" / "host-file").touch()

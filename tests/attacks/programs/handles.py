@@ -17,9 +17,7 @@ mount_id = ctypes.c_int()
 
 def take_handle() -> None:
     """Ask for the handle of a file."""
-    check(
-        libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), handle, ctypes.byref(mount_id), 0)
-    )
+    check(libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), handle, ctypes.byref(mount_id), 0))
 
 
 def open_handle() -> None:
