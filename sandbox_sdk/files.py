@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 
+from sandbox_sdk import requests
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.exchanges import Buffer, Exchange
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy
@@ -28,6 +29,7 @@ from sandbox_sdk.values import MIB, EndKind, FileInfo
 LARGEST_READ = 64 * MIB
 """Most bytes that ``read`` returns unless told otherwise; ``read_stream`` has no bound."""
 
+_LONGEST_PATH = 4095  # the kernel's PATH_MAX without its NUL
 _LONGEST_ANSWER = 8 * MIB
 
 
@@ -104,7 +106,7 @@ class AsyncFiles:
         Raises:
             FileError: Not permitted, a limit on size was hit, or a folder is in the way.
         """
-        content = data.encode() if isinstance(data, str) else data
+        content = requests.content(data, "data")
 
         async def pieces() -> AsyncIterator[bytes]:
             yield content
@@ -245,15 +247,20 @@ class AsyncFiles:
         call = await self._start(request)
         return await call.answer(request["path"])
 
+    def _check_path(self, path: str, name: str) -> None:
+        if isinstance(path, str) and "\0" in path:
+            what, number = "holds a NUL character, which no path can", errors.EINVAL
+        elif len(requests.text(path, name)) > _LONGEST_PATH:
+            path = f"{path[:60]}..."
+            what, number = "is longer than the kernel takes", errors.ENAMETOOLONG
+        else:
+            return
+        raise FileError(f"{name} {path!r} {what}", sandbox_id=self._id, path=path, errno=number)
+
     async def _start(self, request: Mapping[str, Any]) -> _Call:
         for name in ("path", "target"):
-            if "\0" in request.get(name, ""):
-                raise FileError(
-                    f"{name} {request[name]!r} holds a NUL character, which no path can",
-                    sandbox_id=self._id,
-                    path=request[name],
-                    errno=errors.EINVAL,
-                )
+            if name in request:
+                self._check_path(request[name], name)
         link = await self._link()
         buffer = Buffer()
         exchange = await link.start({"kind": "file", **request}, buffer)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import attrs
 
+from sandbox_sdk import requests
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.exchanges import Buffer, Exchange
 from sandbox_sdk.link import Link
@@ -60,9 +61,13 @@ class AsyncProcess:
 
         Args:
             number: For example ``signal.SIGINT``.
+
+        Raises:
+            ConfigError: There is no such signal.
         """
+        known = requests.signal_number(number)
         try:
-            await self._exchange.signal(number)
+            await self._exchange.signal(known)
         except ConnectionError as error:
             raise await self._link.why_ended() from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from signal import valid_signals
 
 from sandbox_sdk.agent.frames import MAX_FRAME
 from sandbox_sdk.errors import ConfigError
@@ -21,37 +22,90 @@ def command(
     Raises:
         ConfigError: It is empty, holds a NUL, is no text, or is larger than the kernel takes.
     """
-    argv = [*_SHELL, command] if isinstance(command, str) else list(command)
-    if not argv:
+    if isinstance(command, str):
+        argv: list[str] = [*_SHELL, command]
+    elif isinstance(command, Sequence):
+        argv = list(command)
+    else:
+        raise ConfigError(f"command: expected text or a list of texts, got {_type(command)}")
+    if not argv or argv[0] == "":
         raise ConfigError("command: is empty; name a program to run")
+    if not isinstance(env, Mapping | None):
+        raise ConfigError(f"env: expected a mapping of names to texts, got {_type(env)}")
     texts = [("command", text) for text in argv]
     texts += [] if cwd is None else [("cwd", cwd)]
     for name, value in (env or {}).items():
         texts += [("env", name), (f"env.{name}", value)]
         if isinstance(name, str) and (not name or "=" in name):
             raise ConfigError(f"env: {name!r} is no variable's name; it must not hold =")
-    for path, text in texts:
-        if not isinstance(text, str):
-            raise ConfigError(f"{path}: expected text, got {type(text).__name__}")
-        if "\0" in text:
-            raise ConfigError(f"{path}: holds a NUL character, which no argument can")
-        if len(text.encode("utf-8", "surrogatepass")) > _LONGEST_ARGUMENT:
+    for path, value in texts:
+        if len(_encoded(text(value, path))) > _LONGEST_ARGUMENT:
             raise ConfigError(
                 f"{path}: longer than the kernel's {_LONGEST_ARGUMENT} bytes for one argument; "
                 "pass it by stdin= or write it to a file"
             )
-    if sum(len(text) for _, text in texts) > _LARGEST:
+    if sum(len(value) for _, value in texts) > _LARGEST:
         raise ConfigError(
             f"command: more than {_LARGEST} characters with its environment; write them to files"
         )
     return {"argv": argv, "cwd": cwd, "env": dict(env or {})}
 
 
-def content(data: bytes | str | None) -> bytes:
-    """Return standard input as bytes; text as UTF-8, nothing as no bytes."""
+def text(value: str, path: str) -> str:
+    """Return a text that the kernel can take: as an argument, a variable or a file's path.
+
+    Raises:
+        ConfigError: It is no text, holds a NUL, or a character that bytes cannot give.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{path}: expected text, got {_type(value)}")
+    if "\0" in value:
+        raise ConfigError(f"{path}: holds a NUL character, which no argument can")
+    try:
+        _encoded(value)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{path}: {value[error.start]!r} is half a character") from error
+    return value
+
+
+def code(source: str) -> str:
+    """Return source code.
+
+    Raises:
+        ConfigError: It is no text.
+    """
+    if not isinstance(source, str):
+        raise ConfigError(f"code: expected text, got {_type(source)}")
+    return source
+
+
+def content(data: bytes | str | None, path: str = "stdin") -> bytes:
+    """Return what a program reads or a file holds as bytes; text as UTF-8, nothing as no bytes.
+
+    Raises:
+        ConfigError: It is neither, or text that UTF-8 cannot write.
+    """
     if data is None:
         return b""
-    return data.encode() if isinstance(data, str) else bytes(data)
+    if isinstance(data, str):
+        try:
+            return data.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{path}: {data[error.start]!r} is half a character") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConfigError(f"{path}: expected bytes or text, got {_type(data)}")
+    return bytes(data)
+
+
+def signal_number(number: int) -> int:
+    """Return the number of a signal.
+
+    Raises:
+        ConfigError: There is no such signal.
+    """
+    if not isinstance(number, int) or number not in valid_signals():
+        raise ConfigError(f"number: {number!r} is no signal's number; pass signal.SIGINT or such")
+    return number
 
 
 def seconds(timeout: float | None) -> float | None:
@@ -61,3 +115,12 @@ def seconds(timeout: float | None) -> float | None:
         ConfigError: It is no finite number above 0.
     """
     return parse_seconds(timeout, "timeout")
+
+
+def _encoded(text: str) -> bytes:
+    """Return the bytes that the agent makes of a text; names that are no UTF-8 come through."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _type(value: object) -> str:
+    return type(value).__name__

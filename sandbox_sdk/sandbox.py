@@ -225,18 +225,19 @@ class AsyncSandbox:
             ProtocolError: The code tampered with how its result is sent.
         """
         seconds = requests.seconds(timeout)
+        source = requests.code(code)
         if language == "bash":
             if context is not None:
                 raise ConfigError("context: only Python has kept contexts; leave it out for bash")
-            done = await self.run_command(code, timeout=timeout)
+            done = await self.run_command(source, timeout=timeout)
             return calls.as_code(done)
         if language != "python":
             raise ConfigError(f'language: {language!r} is not known; use "python" or "bash"')
         link = await self._linked()
         if context is None:
-            return await calls.run_python(link, code, timeout=seconds)
+            return await calls.run_python(link, source, timeout=seconds)
         kept = self._contexts.setdefault(context, Context())
-        return await kept.run(link, code, timeout=seconds)
+        return await kept.run(link, source, timeout=seconds)
 
     async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of the workspace into a content-addressed folder, running or not.

@@ -45,6 +45,9 @@ class Process(Twin[AsyncProcess]):
 
         Args:
             number: For example ``signal.SIGINT``.
+
+        Raises:
+            ConfigError: There is no such signal.
         """
         self._call(self._core.signal, number)
 

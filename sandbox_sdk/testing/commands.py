@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any, cast
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import CallTimeout, CommandFailed, ConfigError
@@ -76,12 +77,26 @@ async def missing_program_is_127(client: AsyncSandboxClient) -> None:
 async def nonsense_is_refused(client: AsyncSandboxClient) -> None:
     """What no command can be is a ConfigError."""
     async with await client.create_sandbox("contract") as sandbox:
-        for command in ([], ["a\0b"], "a\0b", ["x" * 200_000]):
+        for command in ([], [""], ["a\0b"], "a\0b", "\ud800", ["x" * 200_000], 5, None):
             try:
-                await sandbox.run_command(command)
+                await sandbox.run_command(cast(Any, command))
             except ConfigError:
                 continue
-            raise AssertionError(f"{str(command)[:20]} was not refused")
+            raise AssertionError(f"{command!r:.20} was not refused")
+        async with sandbox.start_command(["cat"]) as process:
+            for call in (
+                sandbox.run_command("cat", stdin=cast(Any, 5)),
+                sandbox.run_command("cat", env=cast(Any, ["A"])),
+                sandbox.run_code(cast(Any, None)),
+                process.signal(999),
+                process.signal(-1),
+            ):
+                try:
+                    await call
+                except ConfigError:
+                    continue
+                raise AssertionError("an argument that cannot be was not refused")
+        assert (await sandbox.run_command(["echo", "\udcff"])).stdout_bytes == b"\xff\n"
 
 
 async def signal_that_ends_a_command_is_named(client: AsyncSandboxClient) -> None:

@@ -134,6 +134,7 @@ async def failures_carry_the_kernels_word(client: AsyncSandboxClient) -> None:
         await _refused(files.write("/usr/x", b""), errno.EROFS)
         await _refused(files.list("none"), errno.ENOENT)
         await _refused(files.read("a\0b"), errno.EINVAL)
+        await _refused(files.read("a" * 2_000_000), errno.ENAMETOOLONG)
 
 
 async def links_lead_nowhere_but_inside(client: AsyncSandboxClient) -> None:
