@@ -18,6 +18,8 @@ from sandbox_sdk.isolation.walls import kernel
 def run(program: Callable[[], None], report: int, streams: list[int]) -> None:
     """Fork ``program`` as the guest, wait for its end and write it to ``report`` as JSON.
 
+    Where no process is left for it, that is what is written.
+
     Args:
         program: What the guest does; it must not return.
         report: Descriptor that only the keeper holds.
@@ -26,7 +28,12 @@ def run(program: Callable[[], None], report: int, streams: list[int]) -> None:
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     # Blocked from before the fork, so that a kill that comes early is not lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
-    guest = os.fork()
+    try:
+        guest = os.fork()
+    except OSError as error:
+        refusal = {"refused": error.errno, "message": error.strerror}
+        os.write(report, json.dumps(refusal).encode() + b"\n")
+        return
     if guest == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
         program()

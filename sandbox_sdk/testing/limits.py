@@ -60,6 +60,31 @@ async def processes_are_bounded(client: AsyncSandboxClient) -> None:
     assert after.stdout == "alive\n"
 
 
+async def command_without_a_process_is_told(client: AsyncSandboxClient) -> None:
+    """A command that the limit left no process for is told apart from one that failed."""
+    hog = """
+import os, signal
+try:
+    while child := os.fork(): last = child
+    signal.pause()
+except BlockingIOError:
+    os.kill(last, signal.SIGKILL)
+    os.waitpid(last, 0)
+print("one left", flush=True)
+signal.pause()
+"""
+    async with await client.create_sandbox("contract", resources={"pids": 8}) as sandbox:
+        async with sandbox.start_command(["python", "-c", hog]) as process:
+            async for _ in process.stdout:
+                break
+            done = await sandbox.run_command("true")
+        held = {limit.name: limit.held_by for limit in sandbox.limits}
+        assert (await sandbox.run_command("true")).ok
+    if held["pids"].startswith("cgroup"):
+        assert (done.ended.kind, done.exit_code) == (EndKind.PIDS, None)
+        assert done.ended.safe_to_retry
+
+
 async def disk_is_bounded(client: AsyncSandboxClient) -> None:
     """Code that fills its workspace ends the sandbox with ``disk``."""
     script = "i=0; while true; do head -c 4000000 /dev/urandom > f$i; i=$((i+1)); done"
@@ -128,6 +153,7 @@ CHECKS = (
     isolation_is_proven_wall_by_wall,
     memory_is_bounded,
     processes_are_bounded,
+    command_without_a_process_is_told,
     disk_is_bounded,
     many_files_are_bounded,
     tmp_and_shm_are_bounded,
