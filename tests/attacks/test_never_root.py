@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Inside
-
+from attacking import PROGRAMS, Inside
 from host import ROOT, below, inits, told, uid
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
@@ -37,7 +37,7 @@ async def test_core_pattern_of_the_host(inside: Inside, tmp_path: Path) -> None:
 
     tried = await inside("settings")
 
-    assert tried["/proc/sys/kernel/core_pattern"] == "EROFS"
+    assert tried["/proc/sys/kernel/core_pattern"] in {"EROFS", "EACCES"}
 
 
 async def test_host_uid_of_every_process(sandbox: AsyncSandbox) -> None:

@@ -1,0 +1,164 @@
+"""Attacks on the way out: a workspace that changes while the host reads it, hostile archives."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sandbox_sdk
+from sandbox_sdk.engine.extract import collect
+from sandbox_sdk.sandbox import AsyncSandbox
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary of the host 91d2"
+SECONDS = 5.0
+FLIP = """
+import os
+folder, name = os.path.split(HOST)
+os.makedirs("out/inner")
+with open("own", "w") as file: file.write("the guest's own")
+os.link("own", "out/inner/" + name)
+print("flipping", flush=True)
+while True:
+    # A file becomes a link to the host's, and a file again; so does a folder on the way.
+    os.symlink(HOST, "next"); os.rename("next", "out/flips")
+    os.link("own", "next"); os.rename("next", "out/flips")
+    os.rename("out/inner", "away"); os.symlink(folder, "out/inner")
+    os.unlink("out/inner"); os.rename("away", "out/inner")
+"""
+
+
+@pytest.fixture
+def host_file(tmp_path: Path) -> Path:
+    path = tmp_path / "beside" / "file"
+    path.parent.mkdir()
+    path.write_text(CANARY)
+    return path
+
+
+async def test_a30_links_that_flip_while_the_host_collects(
+    sandbox: AsyncSandbox, host_file: Path, tmp_path: Path
+) -> None:
+    """However fast a file turns into a link to a host file and back, the host's never leaves.
+
+    A reader that checks the path and then opens it does leak in the same time.
+    """
+    flip = f"HOST = {str(host_file)!r}\n{FLIP}"
+    workspace = next((tmp_path / "state" / "sandboxes").glob("*/workspace"))
+    kept = tmp_path / "kept"
+    async with sandbox.start_command(["python", "-u", "-c", flip]) as process:
+        assert b"flipping" in await anext(process.stdout)
+        naive = _until(SECONDS, lambda: _check_then_open(workspace, workspace / "out" / "flips"))
+        tries = copied = 0
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            copied += len(collect(workspace, ["out/flips", "out/inner/*"], kept).artifacts)
+            tries += 1
+        await process.kill()
+    leaked = [path for path in kept.rglob("*") if path.is_file() and CANARY in path.read_text()]
+    assert CANARY in naive, "the attack itself did not work here"
+    assert tries > copied / 2 > 50
+    assert leaked == []
+
+
+def _until(seconds: float, read: Callable[[], str]) -> set[str]:
+    """Read until the attack worked or the time is over; return all that was read."""
+    found: set[str] = set()
+    deadline = time.monotonic() + seconds
+    while CANARY not in found and time.monotonic() < deadline:
+        found.add(read())
+    return found
+
+
+def _check_then_open(workspace: Path, path: Path) -> str:
+    """Read a file as careless hosts do: look whether it lies inside, then open it."""
+    try:
+        inside = os.path.realpath(path).startswith(str(workspace))
+        return path.read_text() if inside else "refused"
+    except OSError:
+        return "gone"
+
+
+def _hostile_tar() -> bytes:
+    """Return an archive of every member that writes outside or makes what must not be."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in ("../escaped", "/tmp/escaped", "link/escaped", "a/../../escaped"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"bad"))
+        for name, kind, target in (
+            ("link", tarfile.SYMTYPE, "/tmp"),
+            ("hard", tarfile.LNKTYPE, "../escaped"),
+            ("device", tarfile.BLKTYPE, ""),
+            ("pipe", tarfile.FIFOTYPE, ""),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = kind, target, 0o4755
+            archive.addfile(member)
+    return stream.getvalue()
+
+
+def _hostile_zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../escaped", "bad")
+        archive.writestr("bomb", bytes(20_000_000))
+    return stream.getvalue()
+
+
+async def test_a32_hostile_archives_stay_files(sandbox: AsyncSandbox, tmp_path: Path) -> None:
+    """An archive that comes out is one file of the same bytes, and nothing else appears."""
+    archives = {"hostile.tar": _hostile_tar(), "hostile.zip": _hostile_zip()}
+    naive = tmp_path / "naive" / "inner"
+    naive.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(archives["hostile.tar"])) as archive:
+        archive.extract("../escaped", naive, filter="fully_trusted")
+    assert (naive.parent / "escaped").read_text() == "bad"
+    before = set(tmp_path.rglob("escaped*"))
+    for name, content in archives.items():
+        await sandbox.files.write(name, content)
+
+    collected = await sandbox.collect(["*.tar", "*.zip"], tmp_path / "kept")
+
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert {artifact.path for artifact in collected.artifacts} == archives.keys()
+    assert sorted(path.read_bytes() for path in kept) == sorted(archives.values())
+    assert all(path.stat().st_mode & 0o7111 == 0 for path in kept)
+    assert set(tmp_path.rglob("escaped*")) == before
+
+
+def test_a32_nothing_unpacks_archives() -> None:
+    """No module of ours can unpack an archive or a pickle that came out of a sandbox."""
+    forbidden = {"tarfile", "zipfile", "pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml"}
+    package = Path(sandbox_sdk.__file__).parent
+    modules = sorted(package.rglob("*.py"))
+    assert len(modules) > 50
+    assert set(_imports(ast.parse("import tarfile\nfrom pickle import loads"))) & forbidden
+    found = {
+        str(module.relative_to(package)): names
+        for module in modules
+        if (names := set(_imports(ast.parse(module.read_text()))) & forbidden)
+    }
+    # A wheel from the package index, checked by its digest before: no guest made it.
+    found.pop("experiments/models/install.py", None)
+    assert found == {}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.Attribute) and node.attr == "unpack_archive":
+            yield "tarfile"
