@@ -166,10 +166,15 @@ def _plain_home(session: nox.Session) -> Path:
 
 def _copy_sources(session: nox.Session, target: Path) -> None:
     """Copy what git tracks, or would, to a folder of the plain user's."""
-    listed = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = subprocess.run(listed, capture_output=True, check=True, text=True).stdout.split("\0")
+    git = ("git", "-c", "safe.directory=*")  # a clone that root tests may be another user's
+    listed = subprocess.run(
+        (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
     shutil.rmtree(target, ignore_errors=True)
-    for name in filter(os.path.isfile, names):
+    for name in filter(os.path.isfile, listed.stdout.split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(name, target / name)
     session.run("chown", "--recursive", f"{PLAIN_USER}:{PLAIN_USER}", str(target), external=True)
