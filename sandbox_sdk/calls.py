@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,6 +26,8 @@ from sandbox_sdk.values import (
 
 LONGEST_RESULT = MIB
 """Longest line a Python context may answer with; more breaks the protocol."""
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Collector:
@@ -268,10 +271,18 @@ def _refuse(constant: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
+    found = {_printable(name): value for name, value in pairs}
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return {
+        name: _printable(value) if isinstance(value, str) else value
+        for name, value in found.items()
+    }
+
+
+def _printable(text: str) -> str:
+    """Replace halves of characters, which JSON can write and nobody can print or store."""
+    return _HALF.sub("\ufffd", text)
 
 
 async def _feed(exchange: Exchange, data: bytes, more: bool) -> None:

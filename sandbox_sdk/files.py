@@ -13,9 +13,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -30,6 +31,7 @@ LARGEST_READ = 64 * MIB
 """Most bytes that ``read`` returns unless told otherwise; ``read_stream`` has no bound."""
 
 _LONGEST_PATH = 4095  # the kernel's PATH_MAX without its NUL
+_LONGEST_MESSAGE = 200
 _LONGEST_ANSWER = 8 * MIB
 
 
@@ -181,7 +183,10 @@ class AsyncFiles:
                 path=path,
                 errno=errors.EFBIG,
             )
-        return [_info(entry) for entry in answer["entries"]]
+        entries: Any = answer.get("entries")
+        if not isinstance(entries, Sequence):
+            raise ProtocolError("a folder's description has not the shape agreed on")
+        return [_info(entry) for entry in cast("Sequence[object]", entries)]
 
     async def stat(self, path: str) -> FileInfo:
         """Return what a path is; a link is described, not followed.
@@ -338,7 +343,7 @@ def _checked(text: bytes, path: str, sandbox_id: str) -> Mapping[str, Any]:
     try:
         answer = json.loads(text)
         failed = answer.get("errno")
-        message = str(answer.get("message"))
+        message = str(answer.get("message"))[:_LONGEST_MESSAGE]
     except (ValueError, RecursionError, AttributeError) as error:
         raise ProtocolError(f"the answer to a file operation is no JSON object: {error}") from error
     if failed is not None:
@@ -349,8 +354,27 @@ def _checked(text: bytes, path: str, sandbox_id: str) -> Mapping[str, Any]:
 
 
 def _info(entry: Any) -> FileInfo:
-    names = ("path", "kind", "size_bytes", "mode", "modified_at", "target")
-    try:
-        return FileInfo(**{name: entry[name] for name in names})
-    except (KeyError, TypeError) as error:
-        raise ProtocolError(f"a file's description has not the shape agreed on: {error}") from error
+    """Return a description; code inside can forge one, so its shape is checked whole.
+
+    Raises:
+        ProtocolError: It has another shape than agreed on.
+    """
+    match entry:
+        case {
+            "path": str(path),
+            "kind": "file" | "directory" | "symlink" | "other" as kind,
+            "size_bytes": int(size),
+            "mode": int(mode),
+            "modified_at": int(modified) | float(modified),
+            "target": str(target) | (None as target),
+        }:
+            return FileInfo(
+                path=path,
+                kind=kind,
+                size_bytes=size,
+                mode=mode,
+                modified_at=modified,
+                target=target,
+            )
+        case _:
+            raise ProtocolError("a file's description has not the shape agreed on")

@@ -103,6 +103,15 @@ async def large_value_is_cut_and_says_so(client: AsyncSandboxClient) -> None:
     assert "left out" in done.text
 
 
+async def half_characters_are_replaced(client: AsyncSandboxClient) -> None:
+    """What is no character, and could be neither printed nor stored, comes as U+FFFD."""
+    async with await client.create_sandbox("contract") as sandbox:
+        done = await sandbox.run_code(r"raise ValueError('\ud800 \U0001f600')")
+    assert done.error is not None
+    assert done.error.message == "\ufffd \U0001f600"
+    assert done.error.traceback.encode().endswith("\U0001f600\n".encode())
+
+
 async def forged_result_is_refused(client: AsyncSandboxClient) -> None:
     """Code that writes its own result gets a typed error, quickly, and harms nothing else."""
     forged = (
@@ -162,6 +171,7 @@ CHECKS = (
     dead_context_is_told_apart,
     output_comes_before_the_result,
     large_value_is_cut_and_says_so,
+    half_characters_are_replaced,
     forged_result_is_refused,
     bash_is_a_language,
     packages_of_the_host_can_be_imported,
