@@ -107,10 +107,11 @@ async def test_a37_fork_bomb(client: AsyncSandboxClient) -> None:
             for _ in range(5):
                 assert (await neighbour.run_command("echo alive")).stdout == "alive\n"
             assert time.monotonic() - began < 5
-            refused = await sandbox.run_command("true", timeout=5)
+            # Another call of the same sandbox finds room or not, and ends either way.
+            other = await sandbox.run_command("true", timeout=5)
         assert int(made[0]) < 50
         assert count < 100
-        assert refused.ended.kind in (EndKind.PIDS, EndKind.TIMEOUT)
+        assert other.ended.kind in (EndKind.OK, EndKind.PIDS)
         # It recovers: the next command finds room.
         assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
 

@@ -139,7 +139,7 @@ async def test_a36_hostile_text_in_exports(client: AsyncSandboxClient, tmp_path:
         code = f"print({HOSTILE!r})\nraise ValueError({HOSTILE!r})"
         result = await sandbox.run_experiment({"code": code, "name": "=1+1"})
         (run,) = await sandbox.export_results(tmp_path / "out")
-    assert result.status != "completed"
+    assert result.status != "success"
 
     assert run.parent == tmp_path / "out"
     assert run.name.isascii()
