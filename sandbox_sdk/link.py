@@ -75,7 +75,8 @@ class Link:
             with anyio.move_on_after(KILL_SECONDS) as patience:
                 await exchange.over.wait()
             if patience.cancelled_caught:
-                await self._backend.stop(self.id)
+                detail = f"a call that was ended still ran after {KILL_SECONDS:g} s"
+                await self._backend.stop(self.id, Ended(kind=EndKind.CANCELLED, detail=detail))
 
     async def judge(self, exchange: Exchange, verdict: Ended | None) -> Ended:
         """Return how an exchange ended, from what only the host knows and PID 1 reported.

@@ -77,8 +77,12 @@ class Backend(Protocol):
         """
         ...
 
-    async def stop(self, id: str) -> None:
+    async def stop(self, id: str, why: Ended | None = None) -> None:
         """End a sandbox and wait until nothing of it is left but its workspace and results.
+
+        Args:
+            id: The sandbox.
+            why: How it ended then, if it was not its user's wish.
 
         Raises:
             SandboxBusy: Another live process holds it.

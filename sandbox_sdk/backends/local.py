@@ -118,11 +118,12 @@ class LocalBackend:
             raise
         return held
 
-    async def stop(self, id: str) -> None:
+    async def stop(self, id: str, why: Ended | None = None) -> None:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         async with self._lock(id):
             if held := self._held.get(id):
-                await held.running.end(Ended(kind=EndKind.OK, detail="cleaned up"))
+                wish = Ended(kind=EndKind.OK, detail="cleaned up")
+                await held.running.end(why or wish)
             else:
                 # Held by nobody, or by a live process, which the lease tells.
                 await self._store.release_lease(await self._store.acquire_lease(id))

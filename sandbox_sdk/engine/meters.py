@@ -21,11 +21,13 @@ class FolderUse:
         bytes: Blocks taken, sparse holes not counted.
         files: Files and folders in it.
         complete: Whether all was walked; a walk stops once a bound is passed.
+        unseen: Why something could not be looked into, which counts as more files than allowed.
     """
 
     bytes: int
     files: int
     complete: bool
+    unseen: str = ""
 
 
 def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
@@ -57,8 +59,9 @@ def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
                         todo.append(entry.path)
         except (FileNotFoundError, NotADirectoryError):
             continue  # as above
-        except OSError:
-            return FolderUse(bytes=total, files=most_files + 1, complete=False)
+        except OSError as error:
+            unseen = f"a folder cannot be looked into: {error.strerror}"
+            return FolderUse(bytes=total, files=most_files + 1, complete=False, unseen=unseen)
     return FolderUse(bytes=total, files=files, complete=True)
 
 

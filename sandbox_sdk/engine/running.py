@@ -130,7 +130,7 @@ class Running:
             if use.bytes > most_bytes:
                 return await self._stop(EndKind.DISK, "disk", most_bytes)
             if use.files > most_files:
-                return await self._stop(EndKind.DISK, "disk_files", most_files)
+                return await self._stop(EndKind.DISK, "disk_files", most_files, use.unseen)
             pause = max(WATCH_SECONDS, _WALK_SHARE * (anyio.current_time() - began))
 
     async def _watch_memory(self) -> None:
@@ -140,10 +140,10 @@ class Running:
             if (meters.process_sum(self.launched.pid).memory_bytes or 0) > most:
                 return await self._stop(EndKind.OOM, "memory", most)
 
-    async def _stop(self, kind: EndKind, limit: str, value: float | None) -> None:
+    async def _stop(self, kind: EndKind, limit: str, value: float | None, detail: str = "") -> None:
         """Kill with a verdict; the guard sees the end."""
         if self.verdict is None:
-            self.verdict = Ended(kind=kind, limit=limit, limit_value=value)
+            self.verdict = Ended(kind=kind, limit=limit, limit_value=value, detail=detail)
         await self.launcher.kill(self.launched)
 
     async def _clear_up(self) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox_sdk.errors import SandboxEnded
 from sandbox_sdk.sandbox import AsyncSandbox
+from sandbox_sdk.values import EndKind
 
 pytestmark = pytest.mark.anyio
 
@@ -61,3 +63,14 @@ async def test_limits_of_the_agent(sandbox: AsyncSandbox, victim: subprocess.Pop
     own = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
     assert (await sandbox.run_code(own)).ok
     assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
+
+
+async def test_call_that_resists_its_end(
+    sandbox: AsyncSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call whose end code inside prevents takes the sandbox along, which says why."""
+    monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 0.0)  # no end is that quick
+    done = await sandbox.run_command("sleep 1000", timeout=0.5)
+    assert done.ended.kind is EndKind.TIMEOUT
+    with pytest.raises(SandboxEnded, match="still ran after"):
+        await sandbox.run_command("true")

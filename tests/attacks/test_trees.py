@@ -29,6 +29,7 @@ async def test_deep_tree(client: AsyncSandboxClient, sandbox: AsyncSandbox, tmp_
     async with sandbox.start_command(["python", "-c", f"{DIG}\nwhile True: pass"]) as digger:
         ended = await digger.wait()
     assert (ended.kind, ended.limit) == (EndKind.DISK, "disk_files")
+    assert "cannot be looked into" in ended.detail
     with pytest.raises(SandboxEnded):
         await sandbox.run_command("true")
 
