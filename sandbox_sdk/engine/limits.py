@@ -40,7 +40,8 @@ def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple
             name="disk",
             value=resources.disk_bytes,
             held_by="watchdog",
-            note=f"the workspace is a host folder; {looks}, so a fast writer overshoots it",
+            note=f"the workspace is a host folder; {looks} or, where that takes long, less often, "
+            "so a fast writer overshoots it; files that are deleted but still open are not counted",
         ),
         Limit(name="disk_files", value=resources.disk_files, held_by="watchdog", note=f"{looks}"),
         Limit(
