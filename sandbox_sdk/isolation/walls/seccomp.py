@@ -27,7 +27,7 @@ _X32_BIT = 0x40000000
 _NUMBER, _MACHINE, _ARGUMENTS = 0, 4, 16
 
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
-_LONGEST_JUMP = 255
+_MOST_CONDITIONS = 84  # three instructions each and two after them; a jump reaches over 255
 
 
 def errno_action(number: int) -> int:
@@ -65,6 +65,7 @@ def compile_filter(rules: list[Rule], *, machine: str, default: int = ALLOW) -> 
 
     Raises:
         KeyError: The machine or a system call is unknown.
+        ValueError: A rule has more conditions than a jump reaches over.
     """
     numbers = NUMBERS[machine]
     program = [
@@ -80,9 +81,9 @@ def compile_filter(rules: list[Rule], *, machine: str, default: int = ALLOW) -> 
         number = numbers[rule.syscall]
         if number is None:
             continue
-        body = _body(rule)
-        if len(body) > _LONGEST_JUMP:
+        if len(rule.conditions) > _MOST_CONDITIONS:
             raise ValueError(f"rule for {rule.syscall} is longer than a BPF jump")
+        body = _body(rule)
         program.append(_instruction(_JUMP_EQUAL, number, no=len(body)))
         program.extend(body)
     program.append(_instruction(_RETURN, default))
