@@ -27,6 +27,8 @@ WINDOW = 256 * 1024
 MAX_DATA = 64 * 1024
 MAX_FRAME = 1024 * 1024
 """Longest frame: only ``OPEN`` and ``GO`` are longer than ``MAX_DATA``."""
+MAX_FRAME_IN = 8 * MAX_FRAME
+"""Longest frame that the agent takes of the host: ``GO`` holds 1 MiB that JSON may write as 6."""
 
 _HEADER = struct.Struct("!BIB")
 _NUMBER = struct.Struct("!I")
@@ -81,24 +83,29 @@ def delimit(frame: bytes) -> bytes:
 
 
 class Splitter:
-    """Cuts a byte stream back into frames."""
+    """Cuts a byte stream back into frames.
 
-    def __init__(self) -> None:
+    Args:
+        longest: The longest frame that is taken.
+    """
+
+    def __init__(self, longest: int = MAX_FRAME) -> None:
+        self._longest = longest
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they come and return the frames that are now complete.
 
         Raises:
-            ValueError: A frame is longer than ``MAX_FRAME``.
+            ValueError: A frame is longer than the longest.
         """
         self._buffer += data
         found: list[bytes] = []
         start = 0
         while len(self._buffer) - start >= _NUMBER.size:
             (length,) = _NUMBER.unpack_from(self._buffer, start)
-            if length > MAX_FRAME:
-                raise ValueError(f"frame of {length} bytes; the longest allowed is {MAX_FRAME}")
+            if length > self._longest:
+                raise ValueError(f"frame of {length} bytes; the longest allowed is {self._longest}")
             end = start + _NUMBER.size + length
             if len(self._buffer) < end:
                 break

@@ -44,7 +44,7 @@ class Agent:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._splitter = frames.Splitter()
+        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
         self._outgoing = bytearray()
         self._settings: guest.Settings | None = None
         self._exchanges: dict[int, Exchange] = {}

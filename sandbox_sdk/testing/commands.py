@@ -66,6 +66,15 @@ async def cwd_and_env_are_the_commands_own(client: AsyncSandboxClient) -> None:
     assert after.stdout == "\n"
 
 
+async def variables_may_be_as_large_as_said(client: AsyncSandboxClient) -> None:
+    """A sandbox takes all the variables that are allowed, of any characters."""
+    text = "\x01é" * 30_000
+    env = {f"V{number}": text for number in range(11)}
+    async with await client.create_sandbox("contract", env=env) as sandbox:
+        done = await sandbox.run_command('test "$V0" = "$V10" && printf %s "$V10"')
+    assert done.stdout == text
+
+
 async def missing_program_is_127(client: AsyncSandboxClient) -> None:
     """A program that is not there ends as a shell would say it."""
     async with await client.create_sandbox("contract") as sandbox:
@@ -237,6 +246,7 @@ CHECKS = (
     command_that_ignores_stdin_ends,
     output_is_bytes,
     cwd_and_env_are_the_commands_own,
+    variables_may_be_as_large_as_said,
     missing_program_is_127,
     nonsense_is_refused,
     signal_that_ends_a_command_is_named,
