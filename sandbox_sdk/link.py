@@ -135,7 +135,7 @@ class Link:
         """What the end of the sandbox makes of a call that was in flight."""
         ended = await self._backend.ended(self.id)
         if ended.kind is EndKind.OK:
-            return Ended(kind=EndKind.CANCELLED, detail=f"the sandbox was {ended.detail}")
+            return Ended(kind=EndKind.CANCELLED, detail=f"the sandbox ended: {ended.detail}")
         return ended
 
     async def _serve(self) -> None:
