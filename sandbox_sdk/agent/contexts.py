@@ -54,6 +54,8 @@ def _serve(code: int, results: int, packages: list[str]) -> int:
     sys.path[0] = ""  # was the agent's own folder
     for folder in packages:
         site.addsitedir(folder)
+    site.setquit()  # as any Python has them; ours runs without site
+    site.sethelper()
     # Left-over state of the agent that guest code would trip over or see.
     for name in [name for name in sys.modules if name.startswith("sandbox_sdk")]:
         del sys.modules[name]

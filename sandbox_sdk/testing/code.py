@@ -35,8 +35,9 @@ async def exit_code_of_code_is_kept(client: AsyncSandboxClient) -> None:
     async with await client.create_sandbox("contract") as sandbox:
         fresh = await sandbox.run_code("import sys; sys.exit(7)")
         kept = await sandbox.run_code("import sys; sys.exit(7)", context="kept")
+        builtin = await sandbox.run_code("exit(7)")
         after = await sandbox.run_code("1", context="kept")
-    for done in (fresh, kept):
+    for done in (fresh, kept, builtin):
         assert (done.ended.kind, done.ended.exit_code) == (EndKind.NONZERO, 7)
         assert done.error is None
     assert after.text == "1"
