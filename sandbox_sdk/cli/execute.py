@@ -17,6 +17,7 @@ from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.cli.text import clean
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import SandboxEnded
+from sandbox_sdk.parse import parse_seconds
 from sandbox_sdk.process import AsyncProcess
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.values import Ended, EndKind
@@ -73,6 +74,7 @@ def execute(
 
 
 async def _execute(session: Session, wanted: _Wanted) -> int:
+    parse_seconds(wanted.timeout, "timeout")
     async with session.client() as client:
         sandbox = await _existing(client, wanted)
         kept = bool(wanted.id or wanted.name)

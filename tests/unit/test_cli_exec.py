@@ -63,6 +63,10 @@ def test_a_verdict_of_the_host_is_told_and_is_the_exit_code(tmp_path: Path) -> N
     slow = run(tmp_path, "exec", "--timeout", "0.5", "--", "sleep", "60")
     assert slow.returncode == 124
     assert slow.stderr == b"sandbox-sdk: the command ended timeout (timeout 0.5)\n"
+    for wrong in ("nan", "-1", "inf"):
+        refused = run(tmp_path, "exec", "--timeout", wrong, "--", "true")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(b"error: timeout: must be a finite number")
     killed = run(tmp_path, "exec", "--", "sh", "-c", "kill -9 $$")
     assert killed.returncode == 128 + 9
     assert b"SIGKILL" in killed.stderr
