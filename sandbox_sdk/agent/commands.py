@@ -34,7 +34,8 @@ def program(
             os.execvpe(request["argv"][0], request["argv"], {**settings.env, **own})  # noqa: S606
         except OSError as error:
             # The shell's own words: 126 found but cannot run, 127 not found.
-            os.write(2, f"{error.filename or request['argv'][0]}: {error.strerror}\n".encode())
+            name = os.fsencode(error.filename or request["argv"][0])
+            os.write(2, b"%s: %s\n" % (name, os.fsencode(error.strerror)))
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
     return run
