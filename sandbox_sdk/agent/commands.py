@@ -35,7 +35,7 @@ def program(
         except OSError as error:
             # The shell's own words: 126 found but cannot run, 127 not found.
             name = os.fsencode(error.filename or request["argv"][0])
-            os.write(2, b"%s: %s\n" % (name, os.fsencode(error.strerror)))
+            os.write(2, b"%s: %s\n" % (name, os.strerror(error.errno or 0).encode()))
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
     return run
