@@ -17,6 +17,8 @@ from sandbox_sdk.values import SecurityLevel
 LARGEST_SIZE = 2**53
 """The largest size in bytes that every JSON reader keeps exactly."""
 
+_LONGEST_MISTAKE = 64  # letters of a word that may be a misspelt one; comparing takes time
+
 _UNITS = {
     "": 1,
     "b": 1,
@@ -68,6 +70,8 @@ class Faults:
 
 def closest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str | None:
     """Return the known word that a misspelt one most likely means, if one is that much alike."""
+    if len(word) > _LONGEST_MISTAKE:
+        return None
     # Imported on use: only a mistake needs it.
     from difflib import get_close_matches
 

@@ -22,6 +22,7 @@ LONGEST_TEXT = 16 * MIB
 """The longest text of one field, in UTF-8 bytes."""
 
 _DEEPEST = 32
+_MOST_UNKNOWN = 20
 
 
 def read_fields(
@@ -40,6 +41,7 @@ def read_fields(
     """
     faults = Faults()
     found: dict[str, object] = {}
+    unknown = 0
     for key, item in names_of(value, path).items():
         where = f"{path}.{key}"
         if key in readers:
@@ -48,7 +50,11 @@ def read_fields(
         elif hints and (hint := hints.get(key.lower())):
             faults.add(where, hint)
         else:
-            faults.add(where, f"unknown key{suggestion(key, readers)}")
+            unknown += 1
+            if unknown <= _MOST_UNKNOWN:  # a suggestion takes time
+                faults.add(where, f"unknown key{suggestion(key, readers)}")
+    if unknown > _MOST_UNKNOWN:
+        faults.add(path, f"{unknown - _MOST_UNKNOWN} more unknown keys")
     faults.check()
     return found
 

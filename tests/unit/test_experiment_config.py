@@ -174,3 +174,10 @@ FIELD_NAMES = st.sampled_from(
 def test_whatever_is_written_gives_a_config_or_a_config_error(written: dict[str, Any]) -> None:
     with contextlib.suppress(ConfigError):
         json.dumps(ExperimentConfig.read(written).to_json(), allow_nan=False)
+
+
+def test_many_unknown_keys_are_counted() -> None:
+    """A mapping of another kind is refused at once, with a message that can be read."""
+    faults = faults_of({"z" * 10_000_000: 1} | {f"key{number}": 1 for number in range(50_000)})
+    assert len(faults) < 30
+    assert "experiment: 49981 more unknown keys" in faults
