@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 ROOT = "/sys/fs/cgroup"
 PARENT = "sandbox-sdk"
@@ -69,10 +69,6 @@ class Group:
     def held_by(self) -> str:
         """``cgroup-v1`` or ``cgroup-v2``."""
         return f"cgroup-v{self.version}"
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain values from which ``Group(**values)`` makes an equal group."""
-        return asdict(self)
 
     def join(self) -> None:
         """Move this process into the group.
