@@ -72,10 +72,10 @@ class Owner:
         """Kill it as nothing can be refused."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def orphans(self) -> list[str]:
-        """Return what it left that still runs, itself not counted."""
-        left = [pid for pid in below(self.nurse.pid) if pid != self.pid]
-        return [command_line(pid) for pid in left if status(pid).get("State", "Z")[0] not in "ZX"]
+    def left(self) -> list[str]:
+        """Return what of it still runs: itself, until all it held is closed, and its orphans."""
+        pids = below(self.nurse.pid)
+        return [command_line(pid) for pid in pids if status(pid).get("State", "Z")[0] not in "ZX"]
 
 
 @asynccontextmanager
@@ -147,9 +147,8 @@ async def _kill_in_turn(
                 await anyio.sleep(fraction * LATE_SECONDS)
             owner.kill()
             killed = time.monotonic()
-            await soon(lambda: not owner.orphans(), seconds=1)
-            left, took = owner.orphans(), time.monotonic() - killed
-            assert left == [], f"{took:.2f} s after the kill"
+            await soon(lambda: not owner.left(), seconds=1)
+            assert owner.left() == [], f"{time.monotonic() - killed:.2f} s after the kill"
         results += owner.finished
         sandboxes += owner.sandboxes
         await _assert_clean(state_dir, sandboxes)
@@ -220,7 +219,7 @@ async def test_second_process_while_and_after(tmp_path: Path) -> None:
         with pytest.raises(SandboxBusy, match=str(owner.pid)):
             await sandbox.run_command("true")
         owner.kill()
-        assert await soon(lambda: not owner.orphans(), seconds=1)
+        assert await soon(lambda: not owner.left(), seconds=1)
         await sandbox.setup()
         assert await sandbox.files.read_text("kept") == sandbox.id
         exported = await sandbox.export_results(tmp_path / "out")
