@@ -264,6 +264,8 @@ class ModelError(SandboxError):
         provider_status: The HTTP status, where there is one.
         request_id: The provider's id of the request, where there is one.
         retryable: Whether the same call may succeed later.
+        retry_after: Seconds the provider asked to wait, where it said so.
+        parameter: The parameter it is about, where it is about one.
     """
 
     code = "model"
@@ -276,12 +278,16 @@ class ModelError(SandboxError):
         provider_status: int | None = None,
         request_id: str | None = None,
         retryable: bool = False,
+        retry_after: float | None = None,
+        parameter: str | None = None,
     ) -> None:
         super().__init__(message)
         self.model = model
         self.provider_status = provider_status
         self.request_id = request_id
         self.retryable = retryable
+        self.retry_after = retry_after
+        self.parameter = parameter
 
 
 class ModelAuthError(ModelError, PermissionError):
@@ -309,58 +315,12 @@ class ModelTimeout(ModelError, TimeoutError):
 
 
 class ModelRateLimited(ModelError):
-    """The provider refused the call for load or quota.
-
-    Attributes:
-        retry_after: Seconds the provider asked to wait, where it said so.
-    """
+    """The provider refused the call for load or quota."""
 
     code = "model_rate_limited"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        model: str | None = None,
-        provider_status: int | None = None,
-        request_id: str | None = None,
-        retryable: bool = True,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(
-            message,
-            model=model,
-            provider_status=provider_status,
-            request_id=request_id,
-            retryable=retryable,
-        )
-        self.retry_after = retry_after
-
 
 class UnsupportedParameter(ModelError, ValueError):
-    """The model refuses a parameter that was sent.
-
-    Attributes:
-        parameter: Its name.
-    """
+    """The model refuses a parameter that was sent."""
 
     code = "unsupported_parameter"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        model: str | None = None,
-        provider_status: int | None = None,
-        request_id: str | None = None,
-        retryable: bool = False,
-        parameter: str | None = None,
-    ) -> None:
-        super().__init__(
-            message,
-            model=model,
-            provider_status=provider_status,
-            request_id=request_id,
-            retryable=retryable,
-        )
-        self.parameter = parameter
