@@ -25,7 +25,10 @@ def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple
             name="memory",
             value=resources.memory_bytes,
             held_by=group or "watchdog",
-            note="" if group else f"{looks}; each process also by RLIMIT_DATA ({no_group})",
+            note=""
+            if group
+            else f"{looks}; each process also by RLIMIT_DATA; shared memory and buffers that no "
+            f"process has mapped are not counted ({no_group})",
         ),
         Limit(
             name="cpu",
