@@ -68,7 +68,10 @@ def collect(
         else:
             skipped["..."] = f"more than {_MOST_NAMED} files were left out"
 
-    root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:  # code inside shut its own workspace
+        return Collected(skipped={"./": f"cannot be opened: {error.strerror}"})
     try:
         for number, (path, reason) in enumerate(_walk(root)):
             if number >= limits.entries:

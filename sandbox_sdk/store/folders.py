@@ -149,6 +149,8 @@ class StateFolders:
     def make_workspace(self, id: str) -> Path:
         """Return the folder of a sandbox's files, made if it is missing.
 
+        Code inside owns it and may have shut it; it is opened again for its owner.
+
         Raises:
             SandboxNotFound: The id is none that the SDK made.
             StateError: It cannot be made.
@@ -156,6 +158,7 @@ class StateFolders:
         workspace = self.workspace(id)
         try:
             workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+            workspace.chmod(workspace.stat().st_mode | 0o700)
         except OSError as error:
             raise state_error(error, f"the workspace {workspace} cannot be made") from error
         return workspace

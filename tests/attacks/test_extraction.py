@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from host import ROOT
 
 import sandbox_sdk
+from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.engine.extract import collect
 from sandbox_sdk.sandbox import AsyncSandbox
 
@@ -86,6 +88,22 @@ def _check_then_open(workspace: Path, path: Path) -> str:
         return path.read_text() if inside else "refused"
     except OSError:
         return "gone"
+
+
+async def test_shut_workspace(client: AsyncSandboxClient, tmp_path: Path) -> None:
+    """Code that shuts its own workspace is not taken for a fault of the host, nor for ever."""
+    sandbox = await client.create_sandbox("shut")
+    shut = "import os; open('a', 'w').close(); os.chmod('/workspace', 0); os.access('.', os.X_OK)"
+    assert (await sandbox.run_code(shut)).text == "False"
+    collected = await sandbox.collect(["*"], tmp_path / "kept")
+    if ROOT:  # whom no mode stops
+        assert [artifact.path for artifact in collected.artifacts] == ["a"]
+    else:
+        assert collected.skipped == {"./": "cannot be opened: Permission denied"}
+    await sandbox.cleanup()
+    await sandbox.setup()
+    assert await sandbox.files.exists("a")
+    await client.delete_sandbox(sandbox.id)
 
 
 def _hostile_tar() -> bytes:
