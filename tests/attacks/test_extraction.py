@@ -47,6 +47,7 @@ def host_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_a30_links_that_flip_while_the_host_collects(
     sandbox: AsyncSandbox, host_file: Path, tmp_path: Path
 ) -> None:

@@ -70,4 +70,4 @@ async def fork(state_dir: str, marker: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(fork if sys.argv[3:] == ["fork"] else main, *sys.argv[1:3])
+    anyio.run(fork if sys.argv[3:] == ["fork"] else main, sys.argv[1], sys.argv[2])
