@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attacking import PROGRAMS, Inside, Outside
-from host import told
+from host import below, told
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
@@ -55,6 +56,18 @@ class TestSecretInEnvironment:
 
         assert "1/environ" in tried
         assert "found" not in tried.values()
+        # The agent cannot be read from inside; but what it was started with has no key either.
+        assert list(_environments(os.getpid()))
+        assert all(SECRET.encode() not in text for text in _environments(os.getpid()))
+
+
+def _environments(ancestor: int) -> Iterator[bytes]:
+    """Yield the environment of each process below one, as far as the host lets us read them."""
+    for pid in below(ancestor):
+        try:
+            yield Path(f"/proc/{pid}/environ").read_bytes()
+        except (PermissionError, ProcessLookupError, FileNotFoundError):
+            continue  # a plain user may not read a process that is not dumpable
 
 
 async def test_a05_tokens_paths_and_names(
