@@ -82,7 +82,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def plain_user(session: nox.Session) -> None:
-    """As root: the contract and the attacks once more, as a plain user with the system's Python."""
+    """As root: demo, contract and attacks once more, as a plain user with the system's Python."""
     if os.geteuid() != 0:
         session.skip("not root: as a plain user the session `tests` has run them")
     python = next((path for path in SYSTEM_PYTHONS if os.access(path, os.X_OK)), None)
@@ -103,7 +103,8 @@ def plain_user(session: nox.Session) -> None:
         )
 
     run(python, "-m", "venv", venv)
-    run(venv / "bin/python", "-m", "pip", "install", "--quiet", "-e", ".[bwrap]", *_group("test"))
+    run(venv / "bin/python", "-m", "pip", "install", "--quiet", *EVERYTHING, *_group("test"))
+    run(venv / "bin/sandbox-sdk", "demo", "--output", home / "results")
     run(venv / "bin/pytest", "tests/contract", "-k", "not blocking", *session.posargs)
     run(venv / "bin/pytest", "tests/attacks", *session.posargs)
 
