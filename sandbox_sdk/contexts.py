@@ -48,6 +48,8 @@ class Context:
                 self._switch = _Switch()
                 self._exchange = await link.start({"kind": "python"}, self._switch)
                 self._link = link
+            else:
+                await link.begin(self._exchange)
             exchange = self._exchange
             collector = Collector(link.resources.output_bytes, until_line=True)
             self._switch.collector = collector
@@ -63,6 +65,7 @@ class Context:
                 raise
             finally:
                 self._switch.collector = None
+                exchange.busy = False
             if exchange.over.is_set() or verdict is not None:
                 ended = await link.judge(exchange, verdict)
             else:

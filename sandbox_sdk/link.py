@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import attrs
 
-from sandbox_sdk.backends.base import Backend, LimitHits
+from sandbox_sdk import verdicts
+from sandbox_sdk.backends.base import Backend
 from sandbox_sdk.backends.exchanges import Exchange, Exchanges, Sink
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IdleTimeout, LifetimeExceeded, SandboxEnded
@@ -34,7 +33,6 @@ class Link:
         self._backend = backend
         self._exchanges: Exchanges | None = None
         self._ready = anyio.Event()
-        self._hits = LimitHits()
         self.ended: Ended | None = None
 
     @classmethod
@@ -58,12 +56,22 @@ class Link:
         Raises:
             SandboxEnded: The sandbox has ended.
         """
+        before = await self._backend.limit_hits(self.id)
         if self._exchanges is not None:
             try:
-                return await self._exchanges.open(request, sink)
+                exchange = await self._exchanges.open(request, sink)
             except ConnectionError:
                 pass  # told below, with the reason
+            else:
+                exchange.before = before
+                return exchange
         raise await self.why_ended()
+
+    async def begin(self, exchange: Exchange) -> None:
+        """Note that a new call begins on a kept exchange."""
+        exchange.before = await self._backend.limit_hits(self.id)
+        if self._exchanges is not None:
+            self._exchanges.begin(exchange)
 
     async def kill(self, exchange: Exchange) -> None:
         """End an exchange and all below it, and if that fails in time, the sandbox."""
@@ -85,37 +93,19 @@ class Link:
             exchange: One that is over.
             verdict: What the host decided about it, if it did.
         """
-        before, now = self._hits, await self._backend.limit_hits(self.id)
-        self._hits = now
+        exchange.busy = False
+        now = await self._backend.limit_hits(self.id)
         if verdict is not None:
             return verdict
         if exchange.report is None:
             return await self._lost()
-        report = exchange.report
-        if "refused" in report:
-            kind = EndKind.PIDS if report["refused"] == errno.EAGAIN else EndKind.INFRA
-            return Ended(
-                kind=kind,
-                limit="pids" if kind is EndKind.PIDS else None,
-                limit_value=self.resources.pids if kind is EndKind.PIDS else None,
-                safe_to_retry=True,
-                detail=f"no process could be started: {report.get('message')}",
-            )
-        exit_code, signal = _number(report, "exit_code"), _number(report, "signal")
-        ended = Ended(kind=EndKind.NONZERO, exit_code=exit_code, signal=signal)
-        if exit_code == 0:
-            return attrs.evolve(ended, kind=EndKind.OK)
-        if now.oom_kills > before.oom_kills:
-            most = self.resources.memory_bytes
-            return attrs.evolve(ended, kind=EndKind.OOM, limit="memory", limit_value=most)
-        if now.pids_refused > before.pids_refused:
-            most = self.resources.pids
-            return attrs.evolve(ended, kind=EndKind.PIDS, limit="pids", limit_value=most)
-        return attrs.evolve(ended, kind=EndKind.SIGNAL) if signal is not None else ended
+        return verdicts.decide(
+            exchange.report, exchange.before, now, alone=exchange.alone, resources=self.resources
+        )
 
     async def why_ended(self) -> SandboxEnded:
         """Return the error for a call on a sandbox that has ended."""
-        ended = await self._backend.ended(self.id)
+        ended = self.ended = await self._backend.ended(self.id)
         text = f"sandbox {self.id} has ended: {ended}. Call setup() to start it anew over the same"
         if ended.limit == "lifetime":
             return LifetimeExceeded(
@@ -133,7 +123,7 @@ class Link:
 
     async def _lost(self) -> Ended:
         """What the end of the sandbox makes of a call that was in flight."""
-        ended = await self._backend.ended(self.id)
+        ended = self.ended = await self._backend.ended(self.id)
         if ended.kind is EndKind.OK:
             return Ended(kind=EndKind.CANCELLED, detail=f"the sandbox ended: {ended.detail}")
         return ended
@@ -147,8 +137,3 @@ class Link:
         finally:
             self._ready.set()
             self.ended = await self._backend.ended(self.id)
-
-
-def _number(report: Mapping[str, Any], name: str) -> int | None:
-    value = report.get(name)
-    return value if isinstance(value, int) else None

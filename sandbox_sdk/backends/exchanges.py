@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from sandbox_sdk.agent import frames
-from sandbox_sdk.backends.base import Channel
+from sandbox_sdk.backends.base import Channel, LimitHits
 from sandbox_sdk.errors import ProtocolError
 
 _OUTPUTS: tuple[int, ...] = (frames.STDOUT, frames.STDERR, frames.RESULT)
@@ -41,10 +41,16 @@ class Exchange:
         report: How its program ended, as PID 1 told; ``None`` before that, or if it never did.
         over: Set when the report came, or the agent was lost.
         bytes_seen: Output bytes that arrived.
+        busy: Whether a call is waiting for it; a kept context is idle between its calls.
+        alone: Whether no other was busy since its call began.
+        before: What the kernel had counted when its call began.
     """
 
     def __init__(self, number: int, channel: Channel, sink: Sink) -> None:
         self.number = number
+        self.busy = False
+        self.alone = True
+        self.before = LimitHits()
         self.report: Mapping[str, Any] | None = None
         self.over = anyio.Event()
         self.bytes_seen = 0
@@ -157,8 +163,20 @@ class Exchanges:
             raise ValueError(f"request of {len(body)} bytes; write what is large to a file first")
         exchange = Exchange(next(self._numbers), self._channel, sink)
         self._live[exchange.number] = exchange
-        await self._channel.send(frames.encode(frames.OPEN, exchange.number, body=body))
+        self.begin(exchange)
+        try:
+            await self._channel.send(frames.encode(frames.OPEN, exchange.number, body=body))
+        except BaseException:  # cancelled before the agent heard of it
+            del self._live[exchange.number]
+            raise
         return exchange
+
+    def begin(self, exchange: Exchange) -> None:
+        """Note that a call begins to wait for an exchange, and which others it runs beside."""
+        others = [each for each in self._live.values() if each.busy and each is not exchange]
+        exchange.busy, exchange.alone = True, not others
+        for each in others:
+            each.alone = False
 
     async def serve(self) -> None:
         """Hand every frame to its exchange until the agent is gone; one task runs this.

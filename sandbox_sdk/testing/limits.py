@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import anyio
+
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.policies import MEDIUM
 from sandbox_sdk.values import EndKind
@@ -34,6 +36,23 @@ async def memory_is_bounded(client: AsyncSandboxClient) -> None:
     else:
         told = done.error is not None and done.error.name == "MemoryError"
         assert told or done.ended.kind is EndKind.OOM
+
+
+async def a_verdict_goes_to_the_call_it_belongs_to(client: AsyncSandboxClient) -> None:
+    """A call that fails beside one that ends for memory is not blamed for it."""
+    ends: dict[str, EndKind] = {}
+    async with await client.create_sandbox("contract", resources={"memory": "128MiB"}) as sandbox:
+
+        async def call(name: str, script: str) -> None:
+            ends[name] = (await sandbox.run_command(script, timeout=60)).ended.kind
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, "innocent", "sleep 1; exit 1")
+            group.start_soon(call, "guilty", "exec python -c 'x = b\"x\" * 1_000_000_000'")
+        held = {limit.name: limit.held_by for limit in sandbox.limits}
+    assert ends["innocent"] is EndKind.NONZERO
+    if held["memory"].startswith("cgroup"):
+        assert ends["guilty"] is EndKind.OOM
 
 
 async def processes_are_bounded(client: AsyncSandboxClient) -> None:
@@ -152,6 +171,7 @@ async def usage_is_told(client: AsyncSandboxClient) -> None:
 CHECKS = (
     isolation_is_proven_wall_by_wall,
     memory_is_bounded,
+    a_verdict_goes_to_the_call_it_belongs_to,
     processes_are_bounded,
     command_without_a_process_is_told,
     disk_is_bounded,
