@@ -97,8 +97,8 @@ async def owned(state_dir: Path, *options: str) -> AsyncIterator[Owner]:
         try:
             yield owner
         finally:
-            if status(owner.pid).get("State", "Z")[0] != "Z":
-                owner.kill()
+            for pid in below(nurse.pid):  # whatever a failed test left, zombies included
+                os.kill(pid, signal.SIGKILL)
             await nurse.stdin.aclose()
             await nurse.wait()
             group.cancel_scope.cancel()
