@@ -62,7 +62,8 @@ class AsyncFiles:
         Raises:
             FileError: It is missing, no regular file, not permitted, or larger (``EFBIG``).
         """
-        most = LARGEST_READ if max_bytes is None else max_bytes
+        asked = requests.count(max_bytes, "max_bytes")
+        most = LARGEST_READ if asked is None else asked
         content = bytearray()
         async with aclosing(self._pieces(path)) as pieces:
             async for data in pieces:

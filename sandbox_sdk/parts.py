@@ -34,6 +34,7 @@ class Parts:
         store: Its records.
         supervisor: The one long-lived task.
         backend: Where sandboxes live.
+        closed: Whether every sandbox was ended with the client.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Parts:
     store: SQLiteStore
     supervisor: Supervisor
     backend: LocalBackend
+    closed: bool = False
     _models: ModelRegistry | None = None
 
     @classmethod
@@ -75,6 +77,7 @@ class Parts:
                 await self._models.aclose()
             await self.backend.aclose()
         finally:
+            self.closed = True
             await self.supervisor.aclose()
             await self.store.aclose()
 

@@ -35,6 +35,8 @@ class Policy:
         promises: What holds, in words.
         walls: The walls that must be proven before any code runs.
         refused_calls: System call -> the error number it fails with.
+        uncounted_calls: Refused besides where no control group counts memory: they take memory that
+            belongs to no process.
         self_only_calls: Calls that may name no process but, by 0, the caller.
         refused_clone_flags: ``clone`` with any of these bits fails.
         refused_ioctls: ``ioctl`` with these numbers fails.
@@ -46,6 +48,7 @@ class Policy:
     promises: tuple[str, ...]
     walls: tuple[str, ...]
     refused_calls: Mapping[str, int]
+    uncounted_calls: Mapping[str, int]
     self_only_calls: tuple[str, ...]
     refused_clone_flags: int
     refused_ioctls: tuple[int, ...]
@@ -101,6 +104,12 @@ MEDIUM = Policy(
         **dict.fromkeys(_NOT_PERMITTED, errno.EPERM),
         # Programs fall back to clone, whose flags a filter can see; clone3's lie behind a pointer.
         "clone3": errno.ENOSYS,
+    },
+    uncounted_calls={
+        # Programs fall back to a file in /tmp or /dev/shm, whose sizes are bounded.
+        "memfd_create": errno.ENOSYS,
+        "memfd_secret": errno.ENOSYS,
+        "shmget": errno.ENOSYS,
     },
     # The kernel lets any process of a uid lower the limits of its others: of the agent too.
     self_only_calls=("prlimit64",),

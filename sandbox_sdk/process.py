@@ -36,16 +36,18 @@ class AsyncProcess:
         """Standard error as it comes, in pieces of any length; ends when the command ends."""
         return self._stream(frames.STDERR)
 
-    async def write(self, data: bytes) -> None:
-        """Write to standard input; waits while the command does not read.
+    async def write(self, data: bytes | str) -> None:
+        """Write to standard input, text as UTF-8; waits while the command does not read.
 
         What a command that has ended did not read is dropped.
 
         Raises:
+            ConfigError: It is neither bytes nor text.
             SandboxEnded: The sandbox has ended.
         """
+        content = requests.content(data, "data")
         try:
-            await self._exchange.send(data)
+            await self._exchange.send(content)
         except ConnectionError as error:
             raise await self._link.why_ended() from error
 

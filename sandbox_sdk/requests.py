@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from signal import valid_signals
 
 from sandbox_sdk.agent.frames import MAX_FRAME
@@ -95,6 +97,30 @@ def content(data: bytes | str | None, path: str = "stdin") -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ConfigError(f"{path}: expected bytes or text, got {_type(data)}")
     return bytes(data)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path on the host.
+
+    Raises:
+        ConfigError: It is no path, is empty, or holds a character that no path can.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path: expected a path, got {_type(path)}")
+    if not (words := text(os.fspath(path), "path")):
+        raise ConfigError("path: is empty; name a folder")
+    return Path(words)
+
+
+def count(value: int | None, path: str) -> int | None:
+    """Return a number of bytes, or ``None``.
+
+    Raises:
+        ConfigError: It is no whole number of at least 0.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigError(f"{path}: expected a whole number of at least 0, got {value!r}")
+    return value
 
 
 def signal_number(number: int) -> int:

@@ -137,7 +137,7 @@ class AsyncSandbox:
         Raises:
             SandboxBusy: Another live process holds it.
         """
-        if self._deleted:
+        if self._deleted or self._parts.closed:  # closing the client cleaned up
             return
         await self._parts.backend.stop(self.id)
         self._closed = True
@@ -283,7 +283,7 @@ class AsyncSandbox:
         Raises:
             ExportError: Nothing was run, something else is in the way, or the disk is full.
         """
-        return await self._parts.export_results(self.id, Path(path))
+        return await self._parts.export_results(self.id, requests.local_path(path))
 
     def _forget(self) -> None:
         """Refuse what comes after a deletion; leaving ``async with`` is none of it."""
@@ -296,6 +296,14 @@ class AsyncSandbox:
             SandboxClosed: It was cleaned up or deleted.
             SandboxEnded: It has ended.
         """
+        if self._parts.closed:
+            raise SandboxClosed(
+                "the client is closed: get the sandbox from a new one", sandbox_id=self.id
+            )
+        if self._deleted:
+            raise SandboxClosed(
+                f"sandbox {self.id} was deleted: create another", sandbox_id=self.id
+            )
         if self._closed:
             raise SandboxClosed(
                 f"sandbox {self.id} was cleaned up: call setup() to start it anew over the same "

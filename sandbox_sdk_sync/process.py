@@ -26,12 +26,13 @@ class Process(Twin[AsyncProcess]):
         """Standard error as it comes, in pieces of any length; ends when the command ends."""
         return self._portal.follow(lambda: self._core.stderr)
 
-    def write(self, data: bytes) -> None:
-        """Write to standard input; waits while the command does not read.
+    def write(self, data: bytes | str) -> None:
+        """Write to standard input, text as UTF-8; waits while the command does not read.
 
         What a command that has ended did not read is dropped.
 
         Raises:
+            ConfigError: It is neither bytes nor text.
             SandboxEnded: The sandbox has ended.
         """
         self._call(self._core.write, data)

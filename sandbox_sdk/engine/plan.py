@@ -69,7 +69,7 @@ def build(
         ),
         workspace=staging.own(workspace) if staging else workspace,
         tmp_bytes=resources.tmp_bytes,
-        seccomp=filters.build(policy, kernel.MACHINE),
+        seccomp=filters.build(policy, kernel.MACHINE, memory_counted=hierarchy is not None),
     )
     program = runtime.program(plan)
     argv = list(program.argv)

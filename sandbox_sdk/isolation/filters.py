@@ -8,16 +8,21 @@ from sandbox_sdk.isolation.walls import seccomp
 from sandbox_sdk.policies import Policy
 
 
-def build(policy: Policy, machine: str) -> bytes:
+def build(policy: Policy, machine: str, *, memory_counted: bool = True) -> bytes:
     """Return the compiled filter of a policy.
+
+    Args:
+        policy: The level's rules.
+        machine: The processor, in the kernel's word.
+        memory_counted: Whether a control group counts all memory; else the calls are refused that
+            take memory which no watchdog can see.
 
     Raises:
         KeyError: There is no system call table for the machine.
     """
     refuse = seccomp.errno_action
-    rules = [
-        seccomp.Rule(name, refuse(number)) for name, number in sorted(policy.refused_calls.items())
-    ]
+    refused = {**policy.refused_calls, **({} if memory_counted else policy.uncounted_calls)}
+    rules = [seccomp.Rule(name, refuse(number)) for name, number in sorted(refused.items())]
     for call in policy.self_only_calls:
         rules.append(seccomp.Rule(call, seccomp.ALLOW, (seccomp.Condition(0, 0),)))
         rules.append(seccomp.Rule(call, refuse(errno.EPERM)))

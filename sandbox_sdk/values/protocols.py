@@ -27,8 +27,8 @@ class Process(Protocol):
         """Standard error as it comes; ends when the command closed it."""
         ...
 
-    async def write(self, data: bytes) -> None:
-        """Write to standard input; waits while the command does not read."""
+    async def write(self, data: bytes | str) -> None:
+        """Write to standard input, text as UTF-8; waits while the command does not read."""
         ...
 
     async def close_stdin(self) -> None:
