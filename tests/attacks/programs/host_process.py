@@ -34,7 +34,15 @@ def read_memory() -> None:
 def seen() -> list[str]:
     """Return the processes that have the marker among their arguments, this one left out."""
     pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
-    return [pid for pid in pids if marker in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [pid for pid in pids if marker in arguments(pid)]
+
+
+def arguments(pid: str) -> str:
+    """Return a process's arguments, or nothing if it ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 record("seen", " ".join(seen()))
