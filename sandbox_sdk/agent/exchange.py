@@ -60,12 +60,18 @@ class Exchange:
         self._taken = 0
         self._report_text = b""
         make = {"command": commands, "python": contexts, "file": file_ops}[request["kind"]].program
-        ours, theirs = _pipes()
-        report, report_end = os.pipe()
-        program = make(request, settings, theirs)
-        self.child = _fork(
-            program if request["kind"] == "file" else _kept(program, report_end, theirs)
-        )
+        opened: list[int] = []
+        try:
+            ours, theirs = _pipes(opened)
+            report, report_end = _pipe(opened)
+            program = make(request, settings, theirs)
+            self.child = _fork(
+                program if request["kind"] == "file" else _kept(program, report_end, theirs)
+            )
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
         for descriptor in [*theirs, report_end]:
             os.close(descriptor)
         for descriptor in [*ours, report]:
@@ -204,12 +210,19 @@ class Exchange:
             output.descriptor = _NO_MORE
 
 
-def _pipes() -> tuple[list[int], list[int]]:
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    """Open a pipe, and note its ends in ``opened``."""
+    ends = os.pipe()
+    opened.extend(ends)
+    return ends
+
+
+def _pipes(opened: list[int]) -> tuple[list[int], list[int]]:
     """Return the agent's ends and the guest's ends of the four streams."""
-    read, write = os.pipe()
+    read, write = _pipe(opened)
     ours, theirs = [write], [read]
     for _ in _OUTPUTS:
-        read, write = os.pipe()
+        read, write = _pipe(opened)
         ours.append(read)
         theirs.append(write)
     return ours, theirs

@@ -1,0 +1,32 @@
+"""A sandbox out of processes refuses calls as often as asked, and then goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox_sdk import AsyncSandboxClient
+from sandbox_sdk.engine import plan
+from sandbox_sdk.values import EndKind
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+HOG = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done 2>/dev/null; sleep 1000"
+FEW, MANY = 64, 300
+
+
+async def test_refused_calls_cost_the_agent_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent with few descriptors would soon have none if a refused call kept one."""
+    monkeypatch.setattr(plan, "_AGENT_FILES", FEW)
+    async with (
+        AsyncSandboxClient(state_dir=tmp_path / "state") as client,
+        await client.create_sandbox("hog", resources={"pids": 4, "open_files": FEW}) as sandbox,
+    ):
+        async with sandbox.start_command(HOG):
+            ends = [(await sandbox.run_command("true")).ended.kind for _ in range(MANY)]
+        assert EndKind.PIDS in ends
+        assert EndKind.INFRA not in ends
+        assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
