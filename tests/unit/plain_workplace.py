@@ -241,10 +241,10 @@ class PlainProcess:
         """Standard error as it comes."""
         return _chunks(self._process.stderr)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | str) -> None:
         """Write to standard input."""
         assert self._process.stdin is not None
-        await self._process.stdin.send(data)
+        await self._process.stdin.send(data.encode() if isinstance(data, str) else data)
 
     async def close_stdin(self) -> None:
         """End standard input."""
