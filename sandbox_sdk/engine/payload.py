@@ -9,9 +9,10 @@ from __future__ import annotations
 import compileall
 import hashlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
+
+from sandbox_sdk.engine import reaper
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PARTS = ("agent", "isolation/walls")
@@ -49,11 +50,9 @@ def install(folder: Path) -> Path:
         try:
             _fill(beside, sources)
             beside.rename(target)
-        except FileExistsError:  # another process was first; its copy is the same
-            shutil.rmtree(beside)
         except OSError:
-            shutil.rmtree(beside)
-            if not target.exists():
+            reaper.remove_tree(beside)
+            if not target.exists():  # else another process was first, and its copy is the same
                 raise
     return target
 
