@@ -65,6 +65,8 @@ class Task(Generic[T]):
         finally:
             if not self.future.done():
                 self.future.set_exception(_closed_during_call())
+            # On Python 3.13 an error's frames keep this one alive, and its names the call.
+            del self
 
 
 class Loop:
