@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from sandbox_sdk.agent import frames, guest
 
@@ -91,8 +91,9 @@ def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:
     """Compile the code, and its last statement apart if that is an expression."""
     tree = ast.parse(source, name)
     last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = compile(ast.Expression(tree.body.pop().value), name, "eval")  # type: ignore[attr-defined]
+    if tree.body and isinstance(shown := tree.body[-1], ast.Expr):
+        tree.body.pop()
+        last = compile(ast.Expression(shown.value), name, "eval")
     return compile(tree, name, "exec"), last
 
 
@@ -131,10 +132,14 @@ def _cut(text: str) -> str:
 
 def _line_buffered() -> None:
     """Fresh text streams over descriptors 0 to 2: the agent's may hold its own state."""
-    how = {"encoding": "utf-8", "errors": "replace", "closefd": False}
-    sys.stdin = open(0, **how)  # type: ignore[call-overload]  # noqa: SIM115
-    sys.stdout = open(1, "w", buffering=1, **how)  # type: ignore[call-overload]  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, **how)  # type: ignore[call-overload]  # noqa: SIM115
+    sys.stdin = _text(0, "r")
+    sys.stdout, sys.stderr = _text(1, "w"), _text(2, "w")
+
+
+def _text(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
+    return open(
+        descriptor, mode, buffering=1, encoding="utf-8", errors="replace", closefd=False
+    )
 
 
 def _flush() -> None:
