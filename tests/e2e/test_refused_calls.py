@@ -12,7 +12,15 @@ from sandbox_sdk.values import EndKind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-HOG = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done 2>/dev/null; sleep 1000"
+HOG = """
+import os, time
+try:
+    while True:
+        if os.fork() == 0: time.sleep(1000)
+except BlockingIOError: pass
+print("full", flush=True)
+time.sleep(1000)
+"""
 FEW, MANY = 64, 300
 
 
@@ -25,7 +33,10 @@ async def test_refused_calls_cost_the_agent_nothing(
         AsyncSandboxClient(state_dir=tmp_path / "state") as client,
         await client.create_sandbox("hog", resources={"pids": 4, "open_files": FEW}) as sandbox,
     ):
-        async with sandbox.start_command(HOG):
+        async with sandbox.start_command(["python", "-c", HOG]) as hog:
+            async for said in hog.stdout:
+                assert said == b"full\n"
+                break
             ends = [(await sandbox.run_command("true")).ended.kind for _ in range(MANY)]
             held = {limit.name: limit.held_by for limit in sandbox.limits}
         # Without a control group the agent has processes to spare that guests have not.
