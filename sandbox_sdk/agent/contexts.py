@@ -137,9 +137,7 @@ def _line_buffered() -> None:
 
 
 def _text(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
-    return open(
-        descriptor, mode, buffering=1, encoding="utf-8", errors="replace", closefd=False
-    )
+    return open(descriptor, mode, buffering=1, encoding="utf-8", errors="replace", closefd=False)
 
 
 def _flush() -> None:
