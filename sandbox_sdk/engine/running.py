@@ -119,8 +119,12 @@ class Running:
     async def _watch_disk(self) -> None:
         most_bytes, most_files = self.spec.resources.disk_bytes, self.spec.resources.disk_files
         pause = WATCH_SECONDS
+        ran: float | None = None
         while True:
             await anyio.sleep(pause)
+            before, ran = ran, self._exact_cpu_seconds()
+            if ran is not None and ran == before:
+                continue  # nothing inside ran, so nothing was written since
             began = anyio.current_time()
             use = await anyio.to_thread.run_sync(
                 lambda: meters.folder_use(
@@ -137,8 +141,16 @@ class Running:
         most = self.spec.resources.memory_bytes
         while True:
             await anyio.sleep(WATCH_SECONDS)
-            if (meters.process_sum(self.launched.pid).memory_bytes or 0) > most:
+            used = await anyio.to_thread.run_sync(meters.process_sum, self.launched.pid)
+            if (used.memory_bytes or 0) > most:
                 return await self._stop(EndKind.OOM, "memory", most)
+
+    def _exact_cpu_seconds(self) -> float | None:
+        """CPU time to the nanosecond, or ``None`` where only clock ticks are counted."""
+        try:
+            return self.group.usage().cpu_seconds if self.group else None
+        except OSError:
+            return None  # it has just ended
 
     async def _stop(self, kind: EndKind, limit: str, value: float | None, detail: str = "") -> None:
         """Kill with a verdict; the guard sees the end."""
