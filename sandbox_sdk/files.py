@@ -281,17 +281,13 @@ class _Call:
 
     async def send(self, data: bytes) -> None:
         """Send content to write."""
-        try:
+        async with self._link.explaining():
             await self._exchange.send(data)
-        except ConnectionError as error:
-            raise await self._link.why_ended() from error
 
     async def send_eof(self) -> None:
         """End the content to write."""
-        try:
+        async with self._link.explaining():
             await self._exchange.send_eof()
-        except ConnectionError as error:
-            raise await self._link.why_ended() from error
 
     async def content(self) -> AsyncIterator[bytes]:
         """Yield content as it is read inside."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -57,15 +58,12 @@ class Link:
             SandboxEnded: The sandbox has ended.
         """
         before = await self._backend.limit_hits(self.id)
-        if self._exchanges is not None:
-            try:
-                exchange = await self._exchanges.open(request, sink)
-            except ConnectionError:
-                pass  # told below, with the reason
-            else:
-                exchange.before = before
-                return exchange
-        raise await self.why_ended()
+        if self._exchanges is None:
+            raise await self.why_ended()
+        async with self.explaining():
+            exchange = await self._exchanges.open(request, sink)
+        exchange.before = before
+        return exchange
 
     async def begin(self, exchange: Exchange) -> None:
         """Note that a new call begins on a kept exchange."""
@@ -94,18 +92,30 @@ class Link:
             verdict: What the host decided about it, if it did.
         """
         exchange.busy = False
-        now = await self._backend.limit_hits(self.id)
         if verdict is not None:
             return verdict
         if exchange.report is None:
             return await self._lost()
+        now = await self._backend.limit_hits(self.id)
         return verdicts.decide(
             exchange.report, exchange.before, now, alone=exchange.alone, resources=self.resources
         )
 
+    @asynccontextmanager
+    async def explaining(self) -> AsyncGenerator[None, None]:
+        """Raise what ended the sandbox where the block finds that the agent is gone.
+
+        Raises:
+            SandboxEnded: The sandbox has ended.
+        """
+        try:
+            yield
+        except ConnectionError as error:
+            raise await self.why_ended() from error
+
     async def why_ended(self) -> SandboxEnded:
         """Return the error for a call on a sandbox that has ended."""
-        ended = self.ended = await self._backend.ended(self.id)
+        ended = await self._find_end()
         text = f"sandbox {self.id} has ended: {ended}. Call setup() to start it anew over the same"
         if ended.limit == "lifetime":
             return LifetimeExceeded(
@@ -123,7 +133,7 @@ class Link:
 
     async def _lost(self) -> Ended:
         """What the end of the sandbox makes of a call that was in flight."""
-        ended = self.ended = await self._backend.ended(self.id)
+        ended = await self._find_end()
         if ended.kind is EndKind.OK:
             return Ended(kind=EndKind.CANCELLED, detail=f"the sandbox ended: {ended.detail}")
         return ended
@@ -136,4 +146,9 @@ class Link:
                 await self._exchanges.serve()
         finally:
             self._ready.set()
-            self.ended = await self._backend.ended(self.id)
+            await self._find_end()
+
+    async def _find_end(self) -> Ended:
+        """Wait for the sandbox's end, and keep how it was."""
+        self.ended = await self._backend.ended(self.id)
+        return self.ended

@@ -46,17 +46,13 @@ class AsyncProcess:
             SandboxEnded: The sandbox has ended.
         """
         content = requests.content(data, "data")
-        try:
+        async with self._link.explaining():
             await self._exchange.send(content)
-        except ConnectionError as error:
-            raise await self._link.why_ended() from error
 
     async def close_stdin(self) -> None:
         """End standard input; the command reads end of file after what was written."""
-        try:
+        async with self._link.explaining():
             await self._exchange.send_eof()
-        except ConnectionError as error:
-            raise await self._link.why_ended() from error
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command itself; nothing happens once it has ended.
@@ -68,10 +64,8 @@ class AsyncProcess:
             ConfigError: There is no such signal.
         """
         known = requests.signal_number(number)
-        try:
+        async with self._link.explaining():
             await self._exchange.signal(known)
-        except ConnectionError as error:
-            raise await self._link.why_ended() from error
 
     async def kill(self) -> None:
         """End the command and all its descendants, and wait until they are gone."""
