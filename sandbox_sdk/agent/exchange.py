@@ -192,22 +192,20 @@ class Exchange:
             self._close(output)
 
     def _close_report(self) -> None:
-        if self.report >= 0:
-            self._closing(self.report)
-            os.close(self.report)
-            self.report = _NO_MORE
+        self.report = self._shut(self.report)
 
     def _close_stdin(self) -> None:
-        if self.stdin >= 0:
-            self._closing(self.stdin)
-            os.close(self.stdin)
-            self.stdin = _NO_MORE
+        self.stdin = self._shut(self.stdin)
 
     def _close(self, output: Output) -> None:
-        if output.descriptor >= 0:
-            self._closing(output.descriptor)
-            os.close(output.descriptor)
-            output.descriptor = _NO_MORE
+        output.descriptor = self._shut(output.descriptor)
+
+    def _shut(self, descriptor: int) -> int:
+        """Close a descriptor that is open; return what stands for a closed one."""
+        if descriptor >= 0:
+            self._closing(descriptor)
+            os.close(descriptor)
+        return _NO_MORE
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:
