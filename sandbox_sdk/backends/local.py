@@ -122,8 +122,7 @@ class LocalBackend:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         async with self._lock(id):
             if held := self._held.get(id):
-                wish = Ended(kind=EndKind.OK, detail="cleaned up")
-                await held.running.end(why or wish)
+                await held.running.end(why or Ended(kind=EndKind.OK, detail="cleaned up"))
             else:
                 # Held by nobody, or by a live process, which the lease tells.
                 await self._store.release_lease(await self._store.acquire_lease(id))

@@ -19,9 +19,10 @@ import attrs
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IsolationError, LaunchError
 from sandbox_sdk.isolation.remedies import explain_launch_failure
+from sandbox_sdk.isolation.runtimes.base import RUN
 from sandbox_sdk.isolation.walls.cgroups import Counters
 
-STAGE = "/run/sandbox-sdk/stage"
+STAGE = f"{RUN}/stage"
 """Where the launcher of a root client shows folders to the uids it drops to."""
 
 _LARGEST = 64 * 1024

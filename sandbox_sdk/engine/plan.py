@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ import attrs
 from sandbox_sdk.engine.launcher import STAGE
 from sandbox_sdk.engine.view import GUEST_ENV
 from sandbox_sdk.isolation import filters
-from sandbox_sdk.isolation.runtimes.base import WORKSPACE, LaunchPlan, Runtime, View
+from sandbox_sdk.isolation.runtimes.base import RUN, WORKSPACE, LaunchPlan, Runtime, View
 from sandbox_sdk.isolation.walls import kernel
-from sandbox_sdk.isolation.walls.cgroups import Hierarchy
+from sandbox_sdk.isolation.walls.cgroups import GroupLimits, Hierarchy
 from sandbox_sdk.policies import Policy
 from sandbox_sdk.values import Mount, SandboxSpec
 
-UID_FOLDER = "/run/sandbox-sdk/uids"
+UID_FOLDER = f"{RUN}/uids"
 """Where uids given out as root are locked, for all clients of this host."""
 
 # What stands in a sandbox's control group besides guests: bwrap, the agent, and a keeper.
@@ -83,12 +84,14 @@ def build(
         "workspace": str(workspace),
         "uid_range": uid_range,
         "uid_folder": UID_FOLDER,
-        "hierarchy": None if hierarchy is None else attrs_free(hierarchy),
-        "group_limits": {
-            "memory_bytes": resources.memory_bytes,
-            "cpu": resources.cpu,
-            "pids": resources.pids + _OWN_PROCESSES,
-        },
+        "hierarchy": None if hierarchy is None else asdict(hierarchy),
+        "group_limits": asdict(
+            GroupLimits(
+                memory_bytes=resources.memory_bytes,
+                cpu=resources.cpu,
+                pids=resources.pids + _OWN_PROCESSES,
+            )
+        ),
         "affinity": affinity(resources.cpu),
         "rlimits": {"core": _PIPE_CORE_HANDLER, "nofile": _AGENT_FILES},
     }
@@ -115,11 +118,6 @@ def affinity(cpu: float) -> list[int]:
     wanted = min(len(cores), math.ceil(cpu))
     start = next(_rotation)
     return sorted(cores[(start + step) % len(cores)] for step in range(wanted))
-
-
-def attrs_free(hierarchy: Hierarchy) -> dict[str, Any]:
-    """Return a hierarchy as plain values for the launcher."""
-    return {"version": hierarchy.version, "folders": hierarchy.folders}
 
 
 def _as_is(path: Path) -> Path:

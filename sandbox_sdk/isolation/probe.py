@@ -22,6 +22,7 @@ import attrs
 
 import sandbox_sdk
 from sandbox_sdk.isolation import hygiene, remedies
+from sandbox_sdk.isolation.runtimes.base import RUN
 from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
 from sandbox_sdk.isolation.walls import cgroups, kernel
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
@@ -29,9 +30,6 @@ from sandbox_sdk.values import SecurityLevel, Wall
 
 OLDEST_KERNEL = (5, 6)
 """The oldest kernel with ``openat2``, which reads what hostile code left behind."""
-
-RUN = "/run/sandbox-sdk"
-"""Where root's sandboxes have their locks, and folders shown to the uids it drops to."""
 
 _FROM_MEDIUM: tuple[SecurityLevel, ...] = ("medium", "high", "maximum")
 _FROM_HIGH: tuple[SecurityLevel, ...] = ("high", "maximum")

@@ -14,6 +14,9 @@ from sandbox_sdk.values import Mount, Wall
 CHANNEL, INFO, FIRST_BLOB = 3, 4, 5
 """Descriptors that a runtime's program is started with; blobs follow in their order."""
 
+RUN = "/run/sandbox-sdk"
+"""Where root's sandboxes have their locks, and folders shown to the uids it drops to."""
+
 WORKSPACE = "/workspace"
 """Where a sandbox's workspace is shown inside."""
 
