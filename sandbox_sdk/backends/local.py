@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.backends.base import Channel, LimitHits, Standing
-from sandbox_sdk.engine import extract, reaper
+from sandbox_sdk.engine import extract, payload, reaper
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine
 from sandbox_sdk.engine.running import Running
@@ -207,6 +207,7 @@ class LocalBackend:
     async def reap(self) -> tuple[str, ...]:
         """Remove what owners that died left behind; return the ids of their sandboxes."""
         reaped: list[str] = []
+        await anyio.to_thread.run_sync(payload.sweep, self._folders.agent)
         hierarchy, _ = await anyio.to_thread.run_sync(cgroups.find)
         for dead in await self._store.dead_leases():
             try:

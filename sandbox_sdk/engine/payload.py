@@ -7,15 +7,19 @@ is ever imported by them, and nothing of the user's installation has to be visib
 from __future__ import annotations
 
 import compileall
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox_sdk.engine import reaper
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PARTS = ("agent", "isolation/walls")
+_UNFINISHED = "unfinished-"
 
 _MAIN = '''\
 """Entry of the agent's folder: ``python -I -S FOLDER (init | launcher [STAGE])``."""
@@ -46,15 +50,39 @@ def install(folder: Path) -> Path:
     target = folder / digest.hexdigest()[:32]
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder))
-        try:
-            _fill(beside, sources)
-            beside.rename(target)
-        except OSError:
-            reaper.remove_tree(beside)
+        with _locked(folder):
             if not target.exists():  # else another process was first, and its copy is the same
-                raise
+                beside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+                try:
+                    _fill(beside, sources)
+                    beside.rename(target)
+                except OSError:
+                    reaper.remove_tree(beside)
+                    raise
     return target
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half copies of installers that were killed.
+
+    Raises:
+        OSError: The host refused.
+    """
+    if any(folder.glob(f"{_UNFINISHED}*")):
+        with _locked(folder):  # whoever is at work finishes first
+            for path in folder.glob(f"{_UNFINISHED}*"):
+                reaper.remove_tree(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from installing; the kernel unlocks at our death."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sources() -> dict[str, bytes]:

@@ -179,7 +179,7 @@ def _assert_host_clean(state_dir: Path, sandboxes: set[str]) -> None:
     assert {name for name in names if not name.startswith("state.")} <= KEPT
     assert not [path for path in state_dir.rglob("*") if path.is_socket()]
     assert list((state_dir / "owners").iterdir()) == []
-    assert not [path.name for path in (state_dir / "agent").glob("tmp*")]
+    assert not [path.name for path in (state_dir / "agent").glob("unfinished-*")]
     for folder in (state_dir / "sandboxes").iterdir():
         assert [path.name for path in folder.iterdir()] == ["workspace"]
 

@@ -26,3 +26,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "agent").write_text("in the way")
     with pytest.raises(OSError, match="agent"):
         payload.install(tmp_path / "agent")
+
+
+def test_half_a_copy_of_a_killed_installer_is_swept(tmp_path: Path) -> None:
+    """What an installer left is removed; a finished copy stays."""
+    folder = payload.install(tmp_path / "agent")
+    half = tmp_path / "agent" / "unfinished-1"
+    (half / "sandbox_sdk").mkdir(parents=True)
+    (half / "sandbox_sdk").chmod(0o555)
+    payload.sweep(tmp_path / "agent")
+    assert list((tmp_path / "agent").iterdir()) == [folder]
