@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from sandbox_sdk.isolation.walls import seccomp
-from sandbox_sdk.policies import Policy
+from sandbox_sdk.isolation.walls.seccomp import ALLOW, Condition, Rule, errno_action
+from sandbox_sdk.policies import Policy, SocketFamily
+
+_NOT_PERMITTED = errno_action(errno.EPERM)
+_NO_SUCH_CALL = errno_action(errno.ENOSYS)
+_NO_SUCH_FAMILY = errno_action(errno.EAFNOSUPPORT)
 
 
 def build(policy: Policy, machine: str, *, memory_counted: bool = True) -> bytes:
@@ -20,23 +26,35 @@ def build(policy: Policy, machine: str, *, memory_counted: bool = True) -> bytes
     Raises:
         KeyError: There is no system call table for the machine.
     """
-    refuse = seccomp.errno_action
-    refused = {**policy.refused_calls, **({} if memory_counted else policy.uncounted_calls)}
-    rules = [seccomp.Rule(name, refuse(number)) for name, number in sorted(refused.items())]
-    for call in policy.self_only_calls:
-        rules.append(seccomp.Rule(call, seccomp.ALLOW, (seccomp.Condition(0, 0),)))
-        rules.append(seccomp.Rule(call, refuse(errno.EPERM)))
-    flags = seccomp.Condition(0, mask=policy.refused_clone_flags, any_bit=True)
-    rules.append(seccomp.Rule("clone", refuse(errno.EPERM), (flags,)))
-    rules.extend(
-        seccomp.Rule("ioctl", refuse(errno.EPERM), (seccomp.Condition(1, number),))
-        for number in policy.refused_ioctls
+    rules = list(_exceptions(policy, memory_counted=memory_counted))
+    if policy.allowed_calls is None:
+        return seccomp.compile_filter(rules, machine=machine)
+    rules.extend(Rule(call, ALLOW) for call in policy.allowed_calls)
+    return seccomp.compile_allow_list(
+        rules, machine=machine, refused=_NOT_PERMITTED, unknown=_NO_SUCH_CALL
     )
-    for call in ("socket", "socketpair"):
-        for family in policy.socket_families:
-            conditions = [seccomp.Condition(0, family.number)]
-            if family.protocol is not None:
-                conditions.append(seccomp.Condition(2, family.protocol))
-            rules.append(seccomp.Rule(call, seccomp.ALLOW, tuple(conditions)))
-        rules.append(seccomp.Rule(call, refuse(errno.EAFNOSUPPORT)))
-    return seccomp.compile_filter(rules, machine=machine)
+
+
+def _exceptions(policy: Policy, *, memory_counted: bool) -> Iterator[Rule]:
+    """Yield what is decided by call or argument, whatever else is allowed."""
+    refused = {**policy.refused_calls, **({} if memory_counted else policy.uncounted_calls)}
+    for call, number in sorted(refused.items()):
+        yield Rule(call, errno_action(number))
+    for call in policy.self_only_calls:
+        yield Rule(call, ALLOW, (Condition(0, 0),))
+        yield Rule(call, _NOT_PERMITTED)
+    flags = Condition(0, mask=policy.refused_clone_flags, any_bit=True)
+    yield Rule("clone", _NOT_PERMITTED, (flags,))
+    for request in policy.refused_ioctls:
+        yield Rule("ioctl", _NOT_PERMITTED, (Condition(1, request),))
+    yield from _sockets("socket", policy.socket_families)
+    yield from _sockets("socketpair", policy.socket_pairs)
+
+
+def _sockets(call: str, families: tuple[SocketFamily, ...]) -> Iterator[Rule]:
+    for family in families:
+        conditions = [Condition(0, family.number)]
+        if family.protocol is not None:
+            conditions.append(Condition(2, family.protocol))
+        yield Rule(call, ALLOW, tuple(conditions))
+    yield Rule(call, _NO_SUCH_FAMILY)

@@ -6,6 +6,7 @@ Source: Documentation/networking/filter.rst, Documentation/userspace-api/seccomp
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +15,13 @@ import attrs
 
 from sandbox_sdk.isolation import filters
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
-from sandbox_sdk.policies import MEDIUM
+from sandbox_sdk.policies import LEVELS, Policy
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+LOAD, AND, JUMP, RETURN = 0x20, 0x54, 0x05, 0x06
+EQUAL, AT_LEAST, GREATER = 0x15, 0x35, 0x25
+COMPARISONS = {EQUAL: operator.eq, AT_LEAST: operator.ge, GREATER: operator.gt}
 MOST_INSTRUCTIONS = 4096
 WORDS = {0x80000000: "kill process", 0x7FFF0000: "allow"}
 
@@ -59,57 +62,89 @@ def parse(program: bytes) -> list[Instruction]:
     assert 0 < len(found) <= MOST_INSTRUCTIONS
     assert found[-1].code == RETURN
     for at, each in enumerate(found):
-        assert each.code in (LOAD, AND, EQUAL, AT_LEAST, RETURN)
-        if each.code in (EQUAL, AT_LEAST):
-            assert at + 1 + max(each.yes, each.no) < len(found)
+        assert each.code in (LOAD, AND, JUMP, RETURN, *COMPARISONS)
+        farthest = each.value if each.code == JUMP else max(each.yes, each.no)
+        assert at + 1 + farthest < len(found) or each.code == RETURN
     return found
+
+
+@attrs.frozen
+class Decision:
+    """What a filter did with a system call.
+
+    Attributes:
+        action: The action.
+        steps: How many instructions ran.
+    """
+
+    action: int
+    steps: int
 
 
 def decide(program: bytes, call: Call) -> int:
     """Run a filter on a system call and return its action."""
-    instructions = parse(program)
-    at = accumulator = 0
+    return run(parse(program), call).action
+
+
+def run(instructions: Sequence[Instruction], call: Call) -> Decision:
+    """Run a parsed filter on a system call."""
+    at = accumulator = steps = 0
     while True:
         each = instructions[at]
         at += 1
+        steps += 1
         if each.code == RETURN:
-            return each.value
+            return Decision(each.value, steps)
         if each.code == LOAD:
             accumulator = call.word(each.value)
         elif each.code == AND:
             accumulator &= each.value
+        elif each.code == JUMP:
+            at += each.value
         else:
-            equal = each.code == EQUAL
-            holds = accumulator == each.value if equal else accumulator >= each.value
-            at += each.yes if holds else each.no
+            at += each.yes if COMPARISONS[each.code](accumulator, each.value) else each.no
 
 
 def listing(program: bytes, machine: str) -> Iterator[str]:
     """Yield a filter as lines of text, system calls by name."""
     names = {number: name for name, number in NUMBERS[machine].items() if number is not None}
-    loaded = 0
+    loaded = {0: 0}  # instruction -> the offset of what is loaded there
     for at, each in enumerate(parse(program)):
+        word = loaded.get(at, 0)
+        after = [at + 1]
         if each.code == LOAD:
-            loaded = each.value
-            what = {0: "call", 4: "architecture"}.get(loaded, f"argument {(loaded - 16) // 8}")
-            yield f"{at:4}  load {what}"
+            word = each.value
+            what = {0: "call", 4: "architecture"}.get(word, f"argument {(word - 16) // 8}")
+            text = f"load {what}"
         elif each.code == AND:
-            yield f"{at:4}  and {each.value:#x}"
+            text = f"and {each.value:#x}"
+        elif each.code == JUMP:
+            after = [at + 1 + each.value]
+            text = f"go to {after[0]}"
         elif each.code == RETURN:
-            errno = f"errno {each.value & 0xFFFF}"
-            yield f"{at:4}  return {WORDS.get(each.value, errno)}"
+            after = []
+            text = f"return {WORDS.get(each.value, f'errno {each.value & 0xFFFF}')}"
         else:
+            after = [at + 1 + each.yes, at + 1 + each.no]
             sign = "==" if each.code == EQUAL else ">="
-            shown = names.get(each.value, hex(each.value)) if loaded == 0 else hex(each.value)
-            yield f"{at:4}  if {sign} {shown}: {at + 1 + each.yes} else {at + 1 + each.no}"
+            shown = names.get(each.value, hex(each.value)) if word == 0 else hex(each.value)
+            text = f"if {sign} {shown}: {after[0]} else {after[1]}"
+        loaded.update(dict.fromkeys(after, word))
+        yield f"{at:4}  {text}"
 
 
-def medium(machine: str) -> str:
-    """Return the filter of level medium as text."""
-    return "\n".join(listing(filters.build(MEDIUM, machine), machine)) + "\n"
+def golden(policy: Policy, machine: str) -> Path:
+    """Return the file that holds a level's filter as it was reviewed."""
+    return GOLDEN / f"seccomp_{policy.level}_{machine}.txt"
+
+
+def shown(policy: Policy, machine: str) -> str:
+    """Return the filter of a level as text."""
+    return "\n".join(listing(filters.build(policy, machine), machine)) + "\n"
 
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for machine in ARCHITECTURES:
-        (GOLDEN / f"seccomp_medium_{machine}.txt").write_text(medium(machine))
+    for policy in LEVELS.values():
+        for machine in ARCHITECTURES:
+            golden(policy, machine).write_text(shown(policy, machine))

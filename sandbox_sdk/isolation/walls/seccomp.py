@@ -1,9 +1,10 @@
-"""System call filters: a few rules compiled to the kernel's classic BPF.
+"""System call filters: rules compiled to the kernel's classic BPF.
 
 A filter is a list of rules in order; the first whose system call and conditions match decides,
-else the default does. Conditions compare the low 32 bits of an argument: the kernel itself reads
-no more of a socket family or an ioctl number, so a comparison of all 64 can be walked around by
-setting a high bit.
+else the default does. A list of what is refused becomes a chain of comparisons, a list of what is
+allowed a search by halves. Conditions compare the low 32 bits of an argument: the kernel itself
+reads no more of a socket family or an ioctl number, so a comparison of all 64 can be walked around
+by setting a high bit.
 
 Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst.
 """
@@ -11,6 +12,7 @@ Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
@@ -26,7 +28,9 @@ _X32_BIT = 0x40000000
 # comes first.
 _NUMBER, _MACHINE, _ARGUMENTS = 0, 4, 16
 
-_LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_LOAD, _JUMP, _JUMP_EQUAL, _JUMP_GREATER_EQUAL = 0x20, 0x05, 0x15, 0x35
+_AND, _RETURN = 0x54, 0x06
+_FARTHEST_JUMP = 255  # instructions; an unconditional jump reaches over any number
 _MOST_CONDITIONS = 84  # three instructions each and two after them; a jump reaches over 255
 
 
@@ -67,7 +71,50 @@ def compile_filter(rules: list[Rule], *, machine: str, default: int = ALLOW) -> 
         KeyError: The machine or a system call is unknown.
         ValueError: A rule has more conditions than a jump reaches over.
     """
-    numbers = NUMBERS[machine]
+    program = _prologue(machine)
+    for number, rule in _numbered(rules, machine):
+        body = _decision(rule)
+        if rule.conditions:
+            body.append(_instruction(_LOAD, _NUMBER))  # for the comparisons after a miss
+        program.append(_instruction(_JUMP_EQUAL, number, no=len(body)))
+        program.extend(body)
+    program.append(_instruction(_RETURN, default))
+    return b"".join(program)
+
+
+def compile_allow_list(rules: list[Rule], *, machine: str, refused: int, unknown: int) -> bytes:
+    """Return a filter in which what no rule names is refused.
+
+    Args:
+        rules: What is allowed, and exceptions before it.
+        machine: The processor, in the kernel's word.
+        refused: The action for calls that the kernel's table has.
+        unknown: The action for numbers that it has not: calls of a later kernel, for which
+            programs have a fallback only where they are told that there is no such call.
+
+    Raises:
+        KeyError: The machine or a system call is unknown.
+        ValueError: A rule has more conditions than a jump reaches over.
+    """
+    decisions: dict[int, list[Rule]] = {}
+    for number, rule in _numbered(rules, machine):
+        decisions.setdefault(number, []).append(rule)
+    for known in NUMBERS[machine].values():
+        if known is not None:
+            decisions.setdefault(known, [])
+    # Where each range of numbers with one decision begins, and that decision.
+    ranges: list[tuple[int, list[bytes]]] = []
+    for number in range(max(decisions) + 2):
+        body = [_instruction(_RETURN, unknown)]
+        if number in decisions:
+            body = _first_match(decisions[number], otherwise=refused)
+        if not ranges or body != ranges[-1][1]:
+            ranges.append((number, body))
+    return b"".join([*_prologue(machine), *_search(ranges)])
+
+
+def _prologue(machine: str) -> list[bytes]:
+    """Kill what is not of this architecture, and load the call's number."""
     program = [
         _instruction(_LOAD, _MACHINE),
         _instruction(_JUMP_EQUAL, _ARCH[machine], yes=1),
@@ -77,23 +124,45 @@ def compile_filter(rules: list[Rule], *, machine: str, default: int = ALLOW) -> 
     if machine == "x86_64":
         program.append(_instruction(_JUMP_GREATER_EQUAL, _X32_BIT, no=1))
         program.append(_instruction(_RETURN, KILL_PROCESS))
+    return program
+
+
+def _numbered(rules: list[Rule], machine: str) -> Iterator[tuple[int, Rule]]:
+    """Yield the rules that this machine has the call of, with its number."""
+    numbers = NUMBERS[machine]
     for rule in rules:
         number = numbers[rule.syscall]
-        if number is None:
-            continue
         if len(rule.conditions) > _MOST_CONDITIONS:
             raise ValueError(f"rule for {rule.syscall} is longer than a BPF jump")
-        body = _body(rule)
-        program.append(_instruction(_JUMP_EQUAL, number, no=len(body)))
-        program.extend(body)
-    program.append(_instruction(_RETURN, default))
-    return b"".join(program)
+        if number is not None:
+            yield number, rule
 
 
-def _body(rule: Rule) -> list[bytes]:
-    """The instructions after the number matched: conditions, the action, a reload on a miss."""
-    if not rule.conditions:
-        return [_instruction(_RETURN, rule.action)]
+def _search(ranges: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Find the range that the loaded number lies in, by halves."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    lower, upper = _search(ranges[:middle]), _search(ranges[middle:])
+    start = ranges[middle][0]
+    if len(lower) <= _FARTHEST_JUMP:
+        return [_instruction(_JUMP_GREATER_EQUAL, start, yes=len(lower)), *lower, *upper]
+    far = _instruction(_JUMP, len(lower))
+    return [_instruction(_JUMP_GREATER_EQUAL, start, no=1), far, *lower, *upper]
+
+
+def _first_match(rules: list[Rule], *, otherwise: int) -> list[bytes]:
+    """The decision about one system call; what follows a rule without conditions is unreachable."""
+    body: list[bytes] = []
+    for rule in rules:
+        body.extend(_decision(rule))
+        if not rule.conditions:
+            return body
+    return [*body, _instruction(_RETURN, otherwise)]
+
+
+def _decision(rule: Rule) -> list[bytes]:
+    """Take the rule's action if its conditions hold, else go on behind it."""
     checks: list[bytes] = []
     # Built from the end, for each check must know how far the miss lies behind it.
     for condition in reversed(rule.conditions):
@@ -107,7 +176,7 @@ def _body(rule: Rule) -> list[bytes]:
         else:
             jump = _instruction(_JUMP_EQUAL, condition.value, no=miss)
         checks = [*load, jump, *checks]
-    return [*checks, _instruction(_RETURN, rule.action), _instruction(_LOAD, _NUMBER)]
+    return [*checks, _instruction(_RETURN, rule.action)]
 
 
 def _instruction(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:

@@ -1,0 +1,44 @@
+"""Security levels as data: what each promises, and the rules it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sandbox_sdk.errors import IsolationError
+from sandbox_sdk.policies.base import Policy, SocketFamily
+from sandbox_sdk.policies.levels import HIGH, LOW, MEDIUM
+from sandbox_sdk.policies.waivers import WAIVABLE
+from sandbox_sdk.values import SecurityLevel
+
+__all__ = [
+    "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "WAIVABLE", "Policy", "SocketFamily", "policy",
+]  # fmt: skip
+
+LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}
+"""The levels that there are rules for, weakest first."""
+
+BUILT: frozenset[SecurityLevel] = frozenset({"medium"})
+"""The levels that a runtime of this version keeps."""
+
+_MISSING: Mapping[SecurityLevel, str] = {
+    "low": "works where no namespace can be made, as in an unprivileged container (Landlock)",
+    "high": "Landlock as a second wall around files; a disk limit held by the kernel",
+    "maximum": "a separate kernel between code and host (gVisor)",
+    "unsafe": "a plain process, by that name only",
+}
+
+
+def policy(level: SecurityLevel) -> Policy:
+    """Return the rules of a security level.
+
+    Raises:
+        IsolationError: This version does not keep all promises of the level; the message names
+            those that are missing.
+    """
+    if level in BUILT:
+        return LEVELS[level]
+    raise IsolationError(
+        f'security level "{level}" is refused: this version does not keep these of its promises '
+        f'yet: {_MISSING[level]}. Ask for security_level="medium", which is complete',
+        level=level,
+    )
