@@ -3,59 +3,44 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import attrs
 
+from sandbox_sdk import answers
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.exchanges import Exchange
-from sandbox_sdk.errors import ProtocolError
 from sandbox_sdk.link import Link
-from sandbox_sdk.values import (
-    MIB,
-    CodeError,
-    CodeResult,
-    CommandResult,
-    Ended,
-    EndKind,
-)
-
-LONGEST_RESULT = MIB
-"""Longest line a Python context may answer with; more breaks the protocol."""
-
-_HALF = re.compile("[\ud800-\udfff]")
+from sandbox_sdk.values import CodeResult, CommandResult, Ended, EndKind
 
 
 class Collector:
     """A sink that keeps output up to a bound and counts the rest.
 
     Attributes:
-        done: Set at the end of the exchange or of a result line, or once the bound is passed.
+        done: Set at the end of the exchange or of an answer, or once the bound is passed.
         full: Whether the bound was passed.
         seen: Output bytes that came.
         kept: Output bytes kept.
     """
 
-    def __init__(self, most: int, *, until_line: bool = False) -> None:
+    def __init__(self, most: int, *, until_answer: bool = False) -> None:
         self.done = anyio.Event()
         self.full = False
         self.seen = 0
         self.kept = 0
         self._most = most
-        self._until_line = until_line
+        self._until_answer = until_answer
         self._bytes = {stream: bytearray() for stream in (frames.STDOUT, frames.STDERR)}
-        self._result = bytearray()
+        self._reader = answers.Reader()
 
     def take(self, stream: int, data: bytes) -> int:
         """Keep what fits; all of it is done with at once."""
         if stream == frames.RESULT:
-            if not self.overlong:
-                self._result += data
-            if (self._until_line and b"\n" in data) or self.overlong:
+            if self._reader.feed(data) and (self._until_answer or self.overlong):
                 self.done.set()
             return len(data)
         self.seen += len(data)
@@ -85,19 +70,15 @@ class Collector:
     @property
     def overlong(self) -> bool:
         """Whether the answer is longer than any may be."""
-        return len(self._result) > LONGEST_RESULT
+        return self._reader.overlong
 
-    def result(self) -> Mapping[str, Any] | None:
-        """Return the line that a Python context answered with, or ``None`` if it did not.
+    def answer(self) -> answers.Answer | None:
+        """Return what a Python context answered, or ``None`` if it did not.
 
         Raises:
-            ProtocolError: It is too long, or no JSON of the agreed shape.
+            ProtocolError: It is too long, or not of the agreed shape.
         """
-        if not self._result:
-            return None
-        if self.overlong:
-            raise ProtocolError(f"the context answered with more than {LONGEST_RESULT} bytes")
-        return parse_result(bytes(self._result.split(b"\n", 1)[0]))
+        return self._reader.answer()
 
     def measured(self, ended: Ended) -> Ended:
         """Return ``ended`` with the counts of output."""
@@ -212,77 +193,20 @@ def code_result(collector: Collector, ended: Ended, began: float) -> CodeResult:
     """
     answer = None
     if ended.kind in (EndKind.OK, EndKind.NONZERO) or collector.overlong:
-        answer = collector.result()
-    error = None
-    if answer is not None and (told := answer.get("error")):
-        error = CodeError(name=told["name"], message=told["message"], traceback=told["traceback"])
+        answer = collector.answer()
+    if answer is None:
+        answer = answers.Answer()
+    if answer.error is not None:
         ended = attrs.evolve(ended, kind=EndKind.NONZERO, exit_code=1)
     return CodeResult(
         ended=collector.measured(ended),
         stdout=collector.stdout.decode("utf-8", "replace"),
         stderr=collector.stderr.decode("utf-8", "replace"),
-        results=tuple(answer["results"]) if answer else (),
-        error=error,
+        results=answer.results,
+        omitted=answer.omitted,
+        error=answer.error,
         duration=time.monotonic() - began,
     )
-
-
-def parse_result(line: bytes) -> Mapping[str, Any]:
-    """Return a context's answer; all of it is the guest's word, so its shape is checked whole.
-
-    Raises:
-        ProtocolError: It is no JSON, repeats a key, holds NaN, or has another shape.
-    """
-    try:
-        answer = json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"the context's answer is not the JSON agreed on: {error}") from error
-    if not _is_answer(answer):
-        raise ProtocolError("the context's answer has not the shape agreed on")
-    checked: Mapping[str, Any] = answer
-    return checked
-
-
-# Any, here and below: what JSON gave, to be checked.
-def _is_answer(answer: Any) -> bool:
-    if not isinstance(answer, dict):
-        return False
-    found = cast("dict[str, Any]", answer)
-    return (
-        isinstance(found.get("results"), list)
-        and all(map(_is_text, found["results"]))
-        and _is_error(found.get("error"))
-        and isinstance(found.get("exit", 0), int)
-    )
-
-
-def _is_error(error: Any) -> bool:
-    return error is None or (_is_text(error) and {"name", "message", "traceback"} <= error.keys())
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(text, str) for text in cast("dict[object, object]", value).values()
-    )
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = {_printable(name): value for name, value in pairs}
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return {
-        name: _printable(value) if isinstance(value, str) else value
-        for name, value in found.items()
-    }
-
-
-def _printable(text: str) -> str:
-    """Replace halves of characters, which JSON can write and nobody can print or store."""
-    return _HALF.sub("\ufffd", text)
 
 
 async def _feed(exchange: Exchange, data: bytes, more: bool) -> None:

@@ -51,14 +51,14 @@ class Context:
             else:
                 await link.begin(self._exchange)
             exchange = self._exchange
-            collector = Collector(link.resources.output_bytes, until_line=True)
+            collector = Collector(link.resources.output_bytes, until_answer=True)
             self._switch.collector = collector
             try:
                 verdict = await wait(
                     link, exchange, collector, stdin=piece(code), timeout=timeout, more=True
                 )
-                answer = collector.result()
-                if verdict is None and answer is not None and "exit" in answer:
+                answer = collector.answer()
+                if verdict is None and answer is not None and answer.exit is not None:
                     verdict = await _wait_exit(link, exchange, began, timeout)
             except BaseException:
                 await link.kill(exchange)

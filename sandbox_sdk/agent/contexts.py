@@ -1,13 +1,14 @@
 """Guest programs: a Python context, which runs pieces of code in one ``__main__``.
 
-The host writes each piece as a line of JSON to standard input's stream and reads a line of JSON
-per piece from the result stream: the value of its last expression, or the exception. Everything
-that this process sends is the guest's word.
+The host writes each piece as a line of JSON to standard input's stream and reads an answer per
+piece from the result stream: what it displayed, the value of its last expression, the exception.
+Everything that this process sends is the guest's word.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import linecache
 import os
@@ -19,10 +20,13 @@ from collections.abc import Callable
 from types import CodeType, ModuleType
 from typing import Any, Literal, TextIO
 
-from sandbox_sdk.agent import frames, guest
+from sandbox_sdk.agent import answers, displays, frames, guest
+from sandbox_sdk.agent.displays import cut
 
-_LONGEST_TEXT = 256 * 1024
-"""Longest text of a value or traceback; the middle of a longer one is cut out, and said."""
+_LONGEST_ERROR = 64 * 1024
+"""Longest message or traceback; the middle of a longer one is cut out, and said."""
+
+_OURS = frozenset({__file__, displays.__file__})
 
 
 def program(
@@ -60,31 +64,49 @@ def _serve(code: int, results: int, packages: list[str]) -> int:
     for name in [name for name in sys.modules if name.startswith("sandbox_sdk")]:
         del sys.modules[name]
     _line_buffered()
-    with os.fdopen(code, "rb") as pieces, os.fdopen(results, "wb", buffering=0) as out:
+    shown = displays.Displays()
+    builtins.display = shown.display  # type: ignore[attr-defined]  # as notebooks have it
+    with os.fdopen(code, "rb") as pieces:
         for number, line in enumerate(pieces, 1):
-            reply = _run(json.loads(line)["code"], number, module.__dict__)
+            answer = _run(json.loads(line)["code"], number, module.__dict__, shown)
             _flush()
-            out.write(json.dumps(reply).encode() + b"\n")
-            if "exit" in reply:
-                return int(reply["exit"])
+            error = answer.get("error")
+            texts = [*answer["results"], error] if error else answer["results"]
+            answers.write_all(results, answers.encode_answer(answer, texts))
+            if "exit" in answer:
+                return int(answer["exit"])
     return 0
 
 
-def _run(source: str, number: int, names: dict[str, Any]) -> dict[str, Any]:
-    """Run one piece and return the reply; ``exit`` in it is the code it asked to exit with."""
+def _run(
+    source: str, number: int, names: dict[str, Any], shown: displays.Displays
+) -> dict[str, Any]:
+    """Run one piece and return the answer.
+
+    ``value`` in it says that the last of its results is the value of the last expression;
+    ``exit`` is the code that it asked to exit with.
+    """
     name = f"<code {number}>"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    answer: dict[str, Any] = {}
+    described = None
     try:
         body, last = _split(source, name)
         exec(body, names)  # noqa: S102 - running guest code is what this process is for
         value = None if last is None else eval(last, names)  # noqa: S307
-        if value is None:
-            return {"results": []}
-        return {"results": [{"text/plain": _cut(repr(value))}]}
+        if value is not None:
+            described = shown.describe(value)
     except SystemExit as exit_:
-        return {"results": [], "exit": _exit_code(exit_.code)}
+        answer["exit"] = _exit_code(exit_.code)
     except BaseException as error:  # noqa: BLE001 - whatever guest code raises is its result
-        return {"results": [], "error": _describe(error)}
+        answer["error"] = _describe(error)
+    answer["results"], omitted = shown.take()
+    if described is not None:
+        answer["results"].append(described)
+        answer["value"] = True
+    if omitted:
+        answer["omitted"] = omitted
+    return answer
 
 
 def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:
@@ -99,7 +121,7 @@ def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:
 
 def _describe(error: BaseException) -> dict[str, str]:
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
     try:
@@ -108,8 +130,8 @@ def _describe(error: BaseException) -> dict[str, str]:
         message = f"<str() of the exception raised {type(failure).__name__}>"
     return {
         "name": type(error).__name__,
-        "message": _cut(message),
-        "traceback": _cut("".join(lines)),
+        "message": cut(message, _LONGEST_ERROR),
+        "traceback": cut("".join(lines), _LONGEST_ERROR),
     }
 
 
@@ -120,14 +142,6 @@ def _exit_code(code: object) -> int:
         return code & 0xFF
     sys.stderr.write(f"{code}\n")
     return 1
-
-
-def _cut(text: str) -> str:
-    lost = len(text) - _LONGEST_TEXT
-    if lost <= 0:
-        return text
-    half = _LONGEST_TEXT // 2
-    return f"{text[:half]}\n... {lost} characters left out ...\n{text[-half:]}"
 
 
 def _line_buffered() -> None:

@@ -8,13 +8,13 @@ travels on the streams for standard input and output.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Callable
 from typing import Any
 
 from sandbox_sdk.agent import frames, guest
+from sandbox_sdk.agent.answers import encode, write_all
 
 _CHUNK = frames.MAX_DATA
 _LONGEST_LIST = 10_000
@@ -33,7 +33,7 @@ def program(
             reply = _OPERATIONS[request["op"]](request, source, sink)
         except OSError as error:
             reply = {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
-        os.write(results, json.dumps(reply).encode() + b"\n")
+        write_all(results, encode(reply))
         os._exit(0)
 
     return run
@@ -45,7 +45,7 @@ def _read(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
     _refuse_special(file)
     sent = 0
     while data := os.read(file, _CHUNK):
-        _write_all(sink, data)
+        write_all(sink, data)
         sent += len(data)
     return {"bytes": sent}
 
@@ -61,7 +61,7 @@ def _write(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
     total = 0
     try:
         while data := os.read(source, _CHUNK):
-            _write_all(file, data)
+            write_all(file, data)
             total += len(data)
         os.replace(beside, path)
     except BaseException:
@@ -150,9 +150,3 @@ def _refuse_special(file: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file")
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -35,6 +35,7 @@ GUEST_ENV = {
     "USER": "sandbox",
     "LANG": "C.UTF-8",
     "PWD": WORKSPACE,
+    "MPLBACKEND": "Agg",  # matplotlib then draws to files and never looks for a screen
 }
 """The environment of code inside, before the user's ``env``; nothing of it is the host's."""
 

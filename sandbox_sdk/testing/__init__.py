@@ -8,11 +8,12 @@ contract is broken::
         await check(client)
 """
 
-from sandbox_sdk.testing import code, commands, files, lifecycle, limits
+from sandbox_sdk.testing import code, commands, displays, files, lifecycle, limits
 
 CHECKS = (
     *commands.CHECKS,
     *code.CHECKS,
+    *displays.CHECKS,
     *files.CHECKS,
     *lifecycle.CHECKS,
     *limits.CHECKS,

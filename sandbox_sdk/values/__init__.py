@@ -9,6 +9,7 @@ from sandbox_sdk.values.results import (
     Collected,
     CommandResult,
     FileInfo,
+    MimeBundle,
 )
 from sandbox_sdk.values.sandbox import (
     GIB,
@@ -41,6 +42,7 @@ __all__ = [
     "FileInfo",
     "Isolation",
     "Limit",
+    "MimeBundle",
     "ModelHost",
     "Mount",
     "Process",

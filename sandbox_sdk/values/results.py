@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 from typing import Literal
 
 import attrs
 
-from sandbox_sdk.errors import CallTimeout, CommandFailed
+from sandbox_sdk.errors import CallTimeout, CommandFailed, ProtocolError
 from sandbox_sdk.values.ending import Ended, EndKind
 
 
@@ -74,6 +76,70 @@ class CodeError:
 
 
 @attrs.frozen(kw_only=True)
+class MimeBundle:
+    """One value that code showed, in each form it has, under the MIME types of notebooks.
+
+    All of it is the word of the code inside. HTML and SVG are as that code wrote them: show them
+    only where a script in them can do no harm.
+
+    Attributes:
+        data: MIME type -> content: text, base64 for bytes, JSON as its text.
+        is_value: Whether it is the last expression's value, not displayed on the way.
+    """
+
+    data: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    is_value: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """Its ``text/plain``, if it has one."""
+        return self.data.get("text/plain")
+
+    @property
+    def html(self) -> str | None:
+        """Its ``text/html``, if it has one."""
+        return self.data.get("text/html")
+
+    @property
+    def png(self) -> bytes | None:
+        """Its ``image/png`` as bytes, if it has one.
+
+        Raises:
+            ProtocolError: The code inside gave something that is no base64.
+        """
+        return self.decode("image/png")
+
+    def decode(self, mime: str) -> bytes | None:
+        """Return the bytes of a form that is kept as base64, or ``None`` if there is none.
+
+        Raises:
+            ProtocolError: The code inside gave something that is no base64.
+        """
+        content = self.data.get(mime)
+        if content is None:
+            return None
+        try:
+            return base64.b64decode("".join(content.split()), validate=True)
+        except ValueError as error:
+            raise ProtocolError(f"the {mime} that the code gave is no base64: {error}") from error
+
+    def json(self, mime: str = "application/json") -> object:
+        """Return what a form that is JSON holds, or ``None`` if there is none.
+
+        Raises:
+            ProtocolError: The code inside gave something that is no JSON, or too deep.
+        """
+        content = self.data.get(mime)
+        if content is None:
+            return None
+        try:
+            found: object = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"the {mime} that the code gave is no JSON: {error}") from error
+        return found
+
+
+@attrs.frozen(kw_only=True)
 class CodeResult:
     """What a piece of code did.
 
@@ -81,7 +147,8 @@ class CodeResult:
         ended: How it ended; code that raised ends ``nonzero``.
         stdout: What it wrote to standard output, undecodable bytes replaced.
         stderr: The same for standard error.
-        results: MIME type -> content, one bundle per value shown; now the last expression's.
+        results: What it showed: values displayed, figures left open, then its value.
+        omitted: What it would have shown besides, but was too much or failed; a phrase each.
         error: The exception that ended it, where one did.
         duration: Seconds from start to end, on the host's clock.
     """
@@ -89,7 +156,8 @@ class CodeResult:
     ended: Ended
     stdout: str = attrs.field(default="", repr=False)
     stderr: str = attrs.field(default="", repr=False)
-    results: tuple[Mapping[str, str], ...] = ()
+    results: tuple[MimeBundle, ...] = ()
+    omitted: tuple[str, ...] = ()
     error: CodeError | None = None
     duration: float = 0.0
 
@@ -99,9 +167,24 @@ class CodeResult:
         return self.ended.kind is EndKind.OK
 
     @property
+    def value(self) -> MimeBundle | None:
+        """The last expression's value, or ``None`` if there was none."""
+        return self.results[-1] if self.results and self.results[-1].is_value else None
+
+    @property
     def text(self) -> str | None:
         """The last expression's value as text, or ``None`` if there was none."""
-        return self.results[-1].get("text/plain") if self.results else None
+        return self.value.text if self.value else None
+
+    @property
+    def png(self) -> bytes | None:
+        """The last picture that it showed as PNG, or ``None`` if there was none.
+
+        Raises:
+            ProtocolError: The code inside gave something that is no base64.
+        """
+        pictures = [bundle for bundle in self.results if "image/png" in bundle.data]
+        return pictures[-1].png if pictures else None
 
     def check(self) -> CodeResult:
         """Return this result if the code ended ``ok``.

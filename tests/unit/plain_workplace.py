@@ -35,6 +35,7 @@ from sandbox_sdk.values import (
     EndKind,
     Isolation,
     Limit,
+    MimeBundle,
     Mount,
     Resources,
     SandboxInfo,
@@ -145,7 +146,9 @@ class PlainWorkplace:
             ended=ended,
             stdout=out.decode("utf-8", "replace"),
             stderr=err.decode("utf-8", "replace"),
-            results=({"text/plain": value},) if value is not None else (),
+            results=()
+            if value is None
+            else (MimeBundle(data={"text/plain": value}, is_value=True),),
             error=CodeError(name=error[0], message=error[1], traceback=error[2]) if error else None,
             duration=took,
         )
