@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SandboxError,
         SandboxNotFound,
         StateError,
+        TemplateError,
         UnsupportedParameter,
     )
     from sandbox_sdk.experiments.result import ExperimentResult
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Resources,
         SandboxInfo,
         SandboxState,
+        TemplateInfo,
         Usage,
         Wall,
     )
@@ -108,6 +110,8 @@ __all__ = [
     "SandboxNotFound",
     "SandboxState",
     "StateError",
+    "TemplateError",
+    "TemplateInfo",
     "UnsupportedParameter",
     "Usage",
     "Wall",

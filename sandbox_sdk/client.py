@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import anyio
+from anyio.to_thread import run_sync
 
 from sandbox_sdk.auth import AuthStatus, local_status
 from sandbox_sdk.config import Settings
@@ -75,6 +77,10 @@ class AsyncSandboxClient:
         env: Mapping[str, str] | None = None,
         files: Mapping[str, bytes | str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        template: str | None = None,
+        packages: Iterable[str] | str | os.PathLike[str] = (),
+        preload: Iterable[str] = (),
+        network: str | None = None,
     ) -> AsyncSandbox:
         """Record a new sandbox and return at once; it starts at ``setup()`` or first use.
 
@@ -89,14 +95,24 @@ class AsyncSandboxClient:
             env: Environment variables of the code inside; nothing of the host's is passed on.
             files: Path in the workspace -> content, written before the first start.
             metadata: Your own words, kept with the record.
+            template: Which Python world it sees: ``python`` is the interpreter and its standard
+                library, ``host`` also this environment's packages, anything else is the name or
+                key of a built template. By default ``host``; ``python`` at level ``high``.
+            packages: Requirements such as ``["numpy==2.*"]``, or the path of a
+                ``requirements.txt`` or ``pylock.toml``: a template with just these, built at the
+                first ``setup()`` that asks for them.
+            preload: Modules to import before it starts.
+            network: ``none``, which is the default and all there is.
 
         Raises:
             ConfigError: Something is wrong; all faults at once, and nothing was created.
+            TemplateError: There is no template of that name or key.
             IsolationError: The security level is not offered by this version.
             StateError: The record could not be written.
             SandboxClosed: The client is closed.
         """
-        spec = parse_spec(
+        parse = partial(
+            parse_spec,
             name,
             settings=self._settings,
             resources=resources,
@@ -106,9 +122,15 @@ class AsyncSandboxClient:
             env=env,
             files=files,
             metadata=metadata,
+            template=template,
+            packages=packages,
+            preload=preload,
+            network=network,
         )
+        spec = await run_sync(parse) if isinstance(packages, str | os.PathLike) else parse()
         policy(spec.security_level)
         parts = await self._open()
+        spec = await parts.templates.pin(spec)
         return self._keep(await parts.backend.create(spec), parts)
 
     async def get_sandbox(self, id: str) -> AsyncSandbox:

@@ -14,6 +14,7 @@
     ├── IsolationError (PermissionError)    a promised wall cannot be had on this host
     ├── LaunchError                         a launcher or sandbox did not start
     ├── ProtocolError                       bytes from a sandbox broke the protocol
+    ├── TemplateError                       a template cannot be built, found, used or removed
     ├── StateError (OSError)                the state folder could not be read or written
     ├── ExportError (OSError)               results could not be exported
     └── ModelError                          a model call failed
@@ -222,6 +223,24 @@ class ProtocolError(SandboxError):
     """Bytes that came out of a sandbox broke the protocol; the sandbox was ended."""
 
     code = "protocol"
+
+
+class TemplateError(SandboxError):
+    """A template could not be built, found, used or removed.
+
+    Attributes:
+        template: Its key or name, where it has one.
+        output: The last words of the program that was to build it.
+    """
+
+    code = "template"
+
+    def __init__(
+        self, message: str, *, template: str | None = None, output: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.template = template
+        self.output = output
 
 
 class StateError(SandboxError, OSError):

@@ -43,6 +43,7 @@ class SandboxModelHost:
             resources=resources,
             timeout=None,
             files=files,
+            template="host",  # which has the program's package
             mounts=tuple(mounts),
             internal=True,
         )

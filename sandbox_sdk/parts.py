@@ -12,6 +12,7 @@ import attrs
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
 from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.store.folders import StateFolders
@@ -33,6 +34,7 @@ class Parts:
         folders: The state folder.
         store: Its records.
         supervisor: The one long-lived task.
+        templates: The Python environments of sandboxes.
         backend: Where sandboxes live.
         closed: Whether every sandbox was ended with the client.
     """
@@ -41,6 +43,7 @@ class Parts:
     folders: StateFolders
     store: SQLiteStore
     supervisor: Supervisor
+    templates: Templates
     backend: LocalBackend
     closed: bool = False
     _models: ModelRegistry | None = None
@@ -55,13 +58,15 @@ class Parts:
         folders = await anyio.to_thread.run_sync(StateFolders.open, settings.state_dir)
         store = await SQLiteStore.open(folders)
         supervisor = Supervisor()
+        templates = Templates(folders.templates)
         backend = LocalBackend(
             store,
             folders,
             supervisor,
+            templates,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
         )
-        parts = cls(settings, folders, store, supervisor, backend)
+        parts = cls(settings, folders, store, supervisor, templates, backend)
         try:
             await backend.reap()
         except BaseException:

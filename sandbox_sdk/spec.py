@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 import attrs
@@ -16,7 +17,9 @@ from sandbox_sdk.parse import (
     parse_level,
     parse_mapping,
     parse_seconds,
+    parse_text,
 )
+from sandbox_sdk.requirements import parse_packages, parse_preload
 from sandbox_sdk.resources import parse_resources
 from sandbox_sdk.values import KIB, MIB, Resources, SandboxSpec
 
@@ -49,6 +52,10 @@ def parse_spec(
     env: Mapping[str, str] | None = None,
     files: Mapping[str, bytes | str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    template: str | None = None,
+    packages: Iterable[str] | str | os.PathLike[str] = (),
+    preload: Iterable[str] = (),
+    network: str | None = None,
 ) -> SandboxSpec:
     """Return the spec of a sandbox; what is ``None`` comes from the settings.
 
@@ -62,6 +69,10 @@ def parse_spec(
         env: Names of letters, digits and ``_`` to text; no value may hold a secret of the settings.
         files: Paths inside the workspace to content; at most 50 MiB together.
         metadata: Text to text, at most 64 KiB together.
+        template: ``python``, ``host``, or a built template's name or key.
+        packages: Requirements, or the path of a file of them, which is read: this may block.
+        preload: Names of modules.
+        network: ``none``.
 
     Raises:
         ConfigError: Something is wrong; all faults at once, each with its path.
@@ -93,9 +104,32 @@ def parse_spec(
         files=_parse_files(files, faults),
         metadata=_parse_metadata(metadata, settings.secrets, faults),
     )
+    with faults.collect():
+        spec = attrs.evolve(spec, packages=parse_packages(packages))
+    with faults.collect():
+        spec = attrs.evolve(spec, preload=parse_preload(preload))
+    if template is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, template=parse_text(template, "template"))
+        _check_world(spec, faults)
+    if network not in (None, "none"):
+        faults.add(
+            "network",
+            f"{describe(network)} is refused: this version gives no sandbox a network; leave it "
+            'out, or write "none"',
+        )
     _check_fit(spec, faults)
     faults.check()
     return spec
+
+
+def _check_world(spec: SandboxSpec, faults: Faults) -> None:
+    if spec.packages and spec.template != "python":
+        faults.add(
+            "packages",
+            "make a template of their own, with the interpreter and nothing else: leave out "
+            f"template={describe(spec.template)}, and name every package that is needed",
+        )
 
 
 def _parse_name(name: object) -> str:

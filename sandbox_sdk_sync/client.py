@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -64,6 +64,10 @@ class SandboxClient(Root[AsyncSandboxClient]):
         env: Mapping[str, str] | None = None,
         files: Mapping[str, bytes | str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        template: str | None = None,
+        packages: Iterable[str] | str | os.PathLike[str] = (),
+        preload: Iterable[str] = (),
+        network: str | None = None,
     ) -> Sandbox:
         """Record a new sandbox and return at once; it starts at ``setup()`` or first use.
 
@@ -78,9 +82,18 @@ class SandboxClient(Root[AsyncSandboxClient]):
             env: Environment variables of the code inside; nothing of the host's is passed on.
             files: Path in the workspace -> content, written before the first start.
             metadata: Your own words, kept with the record.
+            template: Which Python world it sees: ``python`` is the interpreter and its standard
+                library, ``host`` also this environment's packages, anything else is the name or
+                key of a built template. By default ``host``; ``python`` at level ``high``.
+            packages: Requirements such as ``["numpy==2.*"]``, or the path of a
+                ``requirements.txt`` or ``pylock.toml``: a template with just these, built at the
+                first ``setup()`` that asks for them.
+            preload: Modules to import before it starts.
+            network: ``none``, which is the default and all there is.
 
         Raises:
             ConfigError: Something is wrong; all faults at once, and nothing was created.
+            TemplateError: There is no template of that name or key.
             IsolationError: The security level is not offered by this version.
             StateError: The record could not be written.
             SandboxClosed: The client is closed.
@@ -96,6 +109,10 @@ class SandboxClient(Root[AsyncSandboxClient]):
                 env=env,
                 files=files,
                 metadata=metadata,
+                template=template,
+                packages=packages,
+                preload=preload,
+                network=network,
             ),
             self._portal,
         )

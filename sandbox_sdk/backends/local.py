@@ -18,6 +18,7 @@ from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy, SandboxNotFound
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
@@ -56,13 +57,17 @@ class LocalBackend:
         store: Store,
         folders: StateFolders,
         supervisor: Supervisor,
+        templates: Templates,
         *,
         uid_range: tuple[int, int],
     ) -> None:
         self._store = store
         self._folders = folders
         self._supervisor = supervisor
-        self._engine = Engine(supervisor, agent_folder=folders.agent, uid_range=uid_range)
+        self._templates = templates
+        self._engine = Engine(
+            supervisor, agent_folder=folders.agent, templates=templates, uid_range=uid_range
+        )
         self._held: dict[str, _Held] = {}
         self._ended: dict[str, Ended] = {}
         self._starting: dict[str, anyio.Lock] = {}  # one start or stop of a sandbox at a time
@@ -208,6 +213,7 @@ class LocalBackend:
         """Remove what owners that died left behind; return the ids of their sandboxes."""
         reaped: list[str] = []
         await anyio.to_thread.run_sync(payload.sweep, self._folders.agent)
+        await anyio.to_thread.run_sync(self._templates.store.sweep)
         hierarchy, _ = await anyio.to_thread.run_sync(cgroups.find)
         for dead in await self._store.dead_leases():
             try:

@@ -17,9 +17,9 @@ from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.running import Running, host_uid
 from sandbox_sdk.engine.supervisor import Supervisor
-from sandbox_sdk.engine.view import host_view
+from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import IsolationError, LaunchError, ProtocolError, SandboxError
-from sandbox_sdk.isolation.runtimes.base import Runtime, View
+from sandbox_sdk.isolation.runtimes.base import Runtime
 from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
@@ -37,14 +37,12 @@ class _Host:
 
     Attributes:
         runtime: What makes sandboxes.
-        view: What they see of the host.
         hierarchy: Where control groups can be made.
         no_group: Why they cannot.
         agent: The agent's folder.
     """
 
     runtime: Runtime
-    view: View
     hierarchy: cgroups.Hierarchy | None
     no_group: str
     agent: Path
@@ -54,10 +52,16 @@ class Engine:
     """Starts sandboxes. The host is looked at, and the launcher started, on first use."""
 
     def __init__(
-        self, supervisor: Supervisor, *, agent_folder: Path, uid_range: tuple[int, int]
+        self,
+        supervisor: Supervisor,
+        *,
+        agent_folder: Path,
+        templates: Templates,
+        uid_range: tuple[int, int],
     ) -> None:
         self._supervisor = supervisor
         self._agent_folder = agent_folder
+        self._templates = templates
         self._uid_range = uid_range
         self._host: _Host | None = None
         self._launcher: Launcher | None = None
@@ -78,15 +82,17 @@ class Engine:
         Raises:
             IsolationError: A wall cannot be had on this host, or was not proven from inside.
             LaunchError: It did not start or report in time.
+            TemplateError: Its template cannot be built or used.
         """
         rules = policy(spec.security_level)
         host, launcher = await self._prepare()
+        template = await self._templates.resolve(spec, host.agent)
         request = plan.build(
             sandbox_id,
             spec,
             policy=rules,
             runtime=host.runtime,
-            view=host.view,
+            view=template.view,
             workspace=workspace,
             hierarchy=host.hierarchy,
             uid_range=self._uid_range,
@@ -105,7 +111,7 @@ class Engine:
                 rules,
                 hello,
                 host_uid=host_uid(launched.pid),
-                allowed_env=frozenset({*host.view.env, _BWRAP_SETS}),
+                allowed_env=frozenset({*template.view.env, _BWRAP_SETS}),
             )
             running = Running(
                 spec=spec,
@@ -140,6 +146,7 @@ class Engine:
         """End the launcher and with it every sandbox. Idempotent."""
         if self._launcher is not None:
             await self._launcher.aclose()
+        self._templates.release()
 
     async def _prepare(self) -> tuple[_Host, Launcher]:
         async with self._preparing:
@@ -166,7 +173,6 @@ class Engine:
         hierarchy, no_group = cgroups.find()
         return _Host(
             runtime=runtime,
-            view=host_view(agent),
             hierarchy=hierarchy,
             no_group=no_group,
             agent=agent,

@@ -5,6 +5,7 @@
     sandboxes/<id>/     one folder per sandbox; its files lie in workspace/
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
+    templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
 
@@ -52,7 +53,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """File systems on which a state folder is refused, by the kernel's name of their type."""
 
 _ID = re.compile(r"[a-z]{1,8}_[0-9a-z]{26}")
-_FOLDERS = ("owners", "sandboxes", "runs", "models", "agent", "uids")
+_FOLDERS = ("owners", "sandboxes", "runs", "models", "templates", "agent", "uids")
 
 
 @attrs.frozen
@@ -111,6 +112,11 @@ class StateFolders:
     def models(self) -> Path:
         """The folder of installed model files."""
         return self.root / "models"
+
+    @property
+    def templates(self) -> Path:
+        """The folder of built templates."""
+        return self.root / "templates"
 
     @property
     def agent(self) -> Path:

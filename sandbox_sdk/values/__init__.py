@@ -24,6 +24,7 @@ from sandbox_sdk.values.sandbox import (
     new_id,
 )
 from sandbox_sdk.values.standing import Isolation, Limit, Usage, Wall
+from sandbox_sdk.values.template import TemplateInfo
 
 __all__ = [
     "ATTEMPT_STATE",
@@ -51,6 +52,7 @@ __all__ = [
     "SandboxSpec",
     "SandboxState",
     "SecurityLevel",
+    "TemplateInfo",
     "Usage",
     "Wall",
     "Workplace",

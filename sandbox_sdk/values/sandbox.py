@@ -72,6 +72,10 @@ class SandboxSpec:
         env: Environment variables of the code inside; never the host's.
         files: Path inside the workspace -> content, written at the first set-up.
         metadata: The user's own words, kept with the record.
+        template: ``python``, ``host`` or a built template's key; ``None`` is the level's default.
+        packages: Requirements of the template to build; it has them and nothing else.
+        preload: Modules that are imported before the sandbox starts.
+        network: What the network allows.
         mounts: Host files shown read-only inside, for the SDK's own use.
         internal: Made by the SDK for itself (a local model): not listed to users.
     """
@@ -86,6 +90,10 @@ class SandboxSpec:
         factory=dict[str, bytes], repr=lambda files: repr(sorted(files))
     )
     metadata: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    template: str | None = None
+    packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    network: Literal["none"] = "none"
     mounts: tuple[Mount, ...] = ()
     internal: bool = False
 

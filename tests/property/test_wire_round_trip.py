@@ -35,6 +35,7 @@ VALUES = [
     values.Limit,
     values.Usage,
     values.SandboxInfo,
+    values.TemplateInfo,
 ]
 
 
