@@ -1,7 +1,7 @@
 """What the agent finds out about its own walls, from inside, before any guest code runs.
 
-Every attempt here is one that must fail. The host compares what is returned with what the
-security level promises.
+Every attempt here is one that must fail at some level. The host compares what is returned with
+what the level at hand promises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import Any
 from sandbox_sdk.isolation.walls import capabilities, kernel, namespaces
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
 
-_REFUSED_CALLS = ("io_uring_setup", "keyctl", "bpf", "perf_event_open", "userfaultfd", "clone3")
+# What some level refuses: the host knows which of them must have failed at this one.
+_REFUSED_CALLS = (
+    "io_uring_setup", "keyctl", "bpf", "perf_event_open", "userfaultfd", "clone3", "shmget",
+    "mq_open", "ptrace", "process_vm_readv", "personality",
+)  # fmt: skip
+_REFUSED_FAMILIES = {
+    "AF_UNIX": socket.SOCK_STREAM,
+    "AF_INET": socket.SOCK_STREAM,
+    "AF_NETLINK": socket.SOCK_DGRAM,
+    "AF_VSOCK": socket.SOCK_STREAM,
+}
 _SEALED_FILES = ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger")
 _READ_ONLY = ("/", "/usr", "/dev", "/proc/sys")
 
@@ -30,7 +40,7 @@ def collect() -> dict[str, Any]:
         "descriptors": _descriptors(),
         "refused_calls": _refused_calls(),
         "user_namespace": _in_child(_make_user_namespace),
-        "vsock": _refused_socket(),
+        "sockets": {name: _make_socket(name, kind) for name, kind in _REFUSED_FAMILIES.items()},
         "sealed_files": {path: _open_for_writing(path) for path in _SEALED_FILES},
         "writable": [path for path in _READ_ONLY if os.access(path, os.W_OK)],
         "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
@@ -77,9 +87,9 @@ def _make_user_namespace() -> int:
     return 0
 
 
-def _refused_socket() -> int:
+def _make_socket(family: str, kind: int) -> int:
     try:
-        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+        socket.socket(getattr(socket, family), kind).close()
     except OSError as error:
         return error.errno or errno.EPERM
     return 0

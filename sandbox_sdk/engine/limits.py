@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
+from sandbox_sdk.errors import IsolationError
 from sandbox_sdk.isolation.walls.cgroups import Hierarchy
-from sandbox_sdk.values import Limit, SandboxSpec
+from sandbox_sdk.policies import Policy
+from sandbox_sdk.values import Limit, SandboxSpec, Wall
 
 WATCH_SECONDS = 0.25
 """How often the watchdogs look."""
+
+_BY_KERNEL = ("cgroup-v2", "cgroup-v1", "mount")
+"""What holds a limit for all processes together, and cannot be outrun."""
+
+_GROUP_FIX = (
+    "give this process a control group that it may write, as a plain user with: systemd-run --user "
+    "--scope -p Delegate=yes -- COMMAND"
+)
+_MOUNT_FIX = "use a runtime that mounts the workspace with a size"
 
 
 def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple[Limit, ...]:
@@ -58,4 +71,46 @@ def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple
         Limit(name="output", value=resources.output_bytes, held_by="host"),
         Limit(name="timeout", value=spec.timeout, held_by="host-clock"),
         Limit(name="idle_timeout", value=spec.idle_timeout, held_by="host-clock"),
+    )
+
+
+def require(policy: Policy, limits: Iterable[Limit], waive: Collection[str]) -> tuple[str, ...]:
+    """Check that the kernel holds every limit that the level requires of it.
+
+    Args:
+        policy: The level's rules.
+        limits: The sandbox's limits, as ``held`` returned them.
+        waive: Limits that something weaker may hold; what the policy does not let waive is not.
+
+    Returns:
+        The required limits that the kernel does not hold, all of them waived.
+
+    Raises:
+        IsolationError: One is not held, and not waived; the message names each, with what holds it
+            instead and the fix.
+    """
+    held = {limit.name: limit for limit in limits}
+    weak = [held[name] for name in policy.required_limits if held[name].held_by not in _BY_KERNEL]
+    allowed = set(waive).intersection(policy.waivable)
+    missing = tuple(_missing(limit) for limit in weak if limit.name not in allowed)
+    if missing:
+        said = "; ".join(f"{wall.name}: {wall.detail}" for wall in missing)
+        fixes = "; ".join(dict.fromkeys(wall.fix for wall in missing))
+        raise IsolationError(
+            f'security level "{policy.level}" is refused: the kernel does not hold these limits '
+            f"here: {said}. To mend it: {fixes}. To go without: "
+            f"waive={tuple(wall.name for wall in missing)}",
+            level=policy.level,
+            walls=missing,
+        )
+    return tuple(limit.name for limit in weak)
+
+
+def _missing(limit: Limit) -> Wall:
+    by = "held by nothing" if limit.held_by == "none" else f"held by {limit.held_by}"
+    return Wall(
+        name=limit.name,
+        in_force=False,
+        detail=f"{by}: {limit.note}" if limit.note else by,
+        fix=_MOUNT_FIX if limit.name == "disk" else _GROUP_FIX,
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
+
+import attrs
 
 from sandbox_sdk.errors import IsolationError, ProtocolError
 from sandbox_sdk.isolation.walls import capabilities, namespaces
@@ -13,80 +17,209 @@ from sandbox_sdk.values import Wall
 
 _REFUSED = {errno.EPERM, errno.ENOSYS}
 _SEALED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
+_UNREACHED = {errno.EPERM, errno.ESRCH}
 _KEPT_DESCRIPTORS = [0, 1, 2, 3]
+_TRIED_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_NETLINK": 16, "AF_VSOCK": 40}
+
+_FIXES = {
+    "landlock": "boot Linux 5.13 or newer with landlock in lsm=",
+    "outside_signals": "boot Linux 6.12 or newer, whose Landlock knows of signals",
+    "own_uid": "use a plain user, who gets a user namespace for each sandbox, or set uid_range",
+}
+
+
+@attrs.frozen(kw_only=True)
+class _Report:
+    """All that a wall is judged by.
+
+    Attributes:
+        policy: The level's rules.
+        hello: What the agent found, from inside.
+        host_namespaces: The host's own namespaces.
+        host_uid: The uid of PID 1 as the host sees it.
+        allowed_env: Variables that the interpreter itself needs.
+    """
+
+    policy: Policy
+    hello: Mapping[str, Any]  # Any: JSON; what is not as expected raises where it is read
+    host_namespaces: Mapping[str, int]
+    host_uid: int
+    allowed_env: frozenset[str]
+
+
+@attrs.frozen
+class _Found:
+    in_force: bool
+    detail: str
 
 
 def prove(
-    policy: Policy, hello: Mapping[str, Any], *, host_uid: int, allowed_env: frozenset[str]
+    policy: Policy,
+    hello: Mapping[str, Any],
+    *,
+    host_uid: int,
+    allowed_env: frozenset[str],
+    waive: Collection[str] = (),
 ) -> tuple[Wall, ...]:
-    """Return the policy's walls, each with how it was proven.
+    """Return the policy's walls, each with how it was proven; a waived one may be missing.
 
     Args:
         policy: The level's rules.
         hello: What the agent reported, before any guest code ran.
         host_uid: The uid of PID 1 as the host sees it.
         allowed_env: Variables that the interpreter itself needs.
+        waive: Walls that may be missing; what the policy does not let waive is not.
 
     Raises:
-        IsolationError: A wall does not stand; the message names each.
+        IsolationError: A wall does not stand; the message names each, with the fix.
         ProtocolError: The report is not complete.
     """
+    report = _Report(
+        policy=policy,
+        hello=hello,
+        host_namespaces=namespaces.inodes(),
+        host_uid=host_uid,
+        allowed_env=allowed_env,
+    )
     try:
-        found = _walls(hello, host_uid, allowed_env)
+        walls = tuple(_judge(name, report, waive) for name in policy.walls)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProtocolError(f"the agent's report is not complete: {error!r}") from error
-    missing = tuple(found[name] for name in policy.walls if not found[name].in_force)
+    missing = tuple(wall for wall in walls if not wall.in_force and wall.fix)
     if missing:
-        names = "; ".join(f"{wall.name}: {wall.detail}" for wall in missing)
+        names = "; ".join(f"{wall.name}: {wall.detail}. To mend it: {wall.fix}" for wall in missing)
         raise IsolationError(
-            f'security level "{policy.level}" is refused: not proven from inside: {names}. '
-            "Run: sandbox-sdk doctor",
+            f'security level "{policy.level}" is refused: not proven from inside: {names}',
             level=policy.level,
             walls=missing,
         )
-    return tuple(found[name] for name in policy.walls)
+    return walls
 
 
-def _walls(hello: Mapping[str, Any], host_uid: int, allowed_env: frozenset[str]) -> dict[str, Wall]:
-    status: dict[str, str] = hello["status"]
-    own = namespaces.inodes()
-    found: dict[str, Wall] = {}
+def _judge(name: str, report: _Report, waive: Collection[str]) -> Wall:
+    """Return one wall; one that is missing and not waived has a fix."""
+    found = _JUDGES[name](report)
+    if found.in_force:
+        return Wall(name=name, in_force=True, detail=found.detail)
+    if name in report.policy.waivable:
+        if name in waive:
+            return Wall(name=name, in_force=False, detail=f"waived; {found.detail}")
+        fix = f'{_FIXES[name]}, or go without it: waive=("{name}",)'
+    else:
+        fix = _FIXES.get(name, "run: sandbox-sdk doctor")
+    return Wall(name=name, in_force=False, detail=found.detail, fix=fix)
 
-    def wall(name: str, in_force: bool, detail: str) -> None:
-        found[name] = Wall(name=name, in_force=in_force, detail=detail)
 
-    for name, inode in own.items():
-        theirs = hello["namespaces"][name]
-        wall(f"{name}_namespace", theirs != inode, f"inode {theirs}, the host's is {inode}")
-    held = capabilities.held(status)
-    wall("capabilities", not held, f"sets not empty: {', '.join(held) or 'none'}")
-    wall("no_new_privileges", status["NoNewPrivs"] == "1", f"NoNewPrivs {status['NoNewPrivs']}")
-    wall("unprivileged_uid", host_uid != 0, f"host uid {host_uid}")
-    open_calls = [name for name, number in hello["refused_calls"].items() if number not in _REFUSED]
-    wall(
-        "seccomp",
-        status["Seccomp"] == "2" and not open_calls,
-        f"Seccomp {status['Seccomp']}, calls not refused: {', '.join(open_calls) or 'none'}",
+def _namespace(kind: str, report: _Report) -> _Found:
+    theirs, ours = report.hello["namespaces"][kind], report.host_namespaces[kind]
+    if kind == "net" and (interfaces := report.hello["interfaces"]) != ["lo"]:
+        return _Found(False, f"interfaces {interfaces}")
+    if kind == "pid" and (processes := report.hello["processes"]) != [1]:
+        return _Found(False, f"sees processes {processes}")
+    return _Found(theirs != ours, f"inode {theirs}, the host's is {ours}")
+
+
+def _no_nested_user_namespaces(report: _Report) -> _Found:
+    nested = report.hello["user_namespace"]
+    return _Found(nested != 0, f"unshare(CLONE_NEWUSER): {_word(nested)}")
+
+
+def _capabilities(report: _Report) -> _Found:
+    held = capabilities.held(report.hello["status"])
+    return _Found(not held, f"sets not empty: {', '.join(held) or 'none'}")
+
+
+def _no_new_privileges(report: _Report) -> _Found:
+    said = report.hello["status"]["NoNewPrivs"]
+    return _Found(said == "1", f"NoNewPrivs {said}")
+
+
+def _unprivileged_uid(report: _Report) -> _Found:
+    return _Found(report.host_uid != 0, f"host uid {report.host_uid}")
+
+
+def _own_uid(report: _Report) -> _Found:
+    """As root each sandbox holds a uid of its own; a plain user's must have its own namespace."""
+    shared = report.host_uid in (0, os.geteuid())
+    own_namespace = report.hello["namespaces"]["user"] != report.host_namespaces["user"]
+    said = "in a user namespace of its own" if own_namespace else "in the host's user namespace"
+    return _Found(not shared or own_namespace, f"host uid {report.host_uid}, {said}")
+
+
+def _seccomp(report: _Report) -> _Found:
+    said, tried = report.hello["status"]["Seccomp"], report.hello["refused_calls"]
+    worked = [name for name in report.policy.tried_calls if tried[name] not in _REFUSED]
+    return _Found(
+        said == "2" and not worked,
+        f"Seccomp {said}, calls not refused: {', '.join(worked) or 'none'}",
     )
-    wall("socket_families", hello["vsock"] != 0, f"AF_VSOCK: {_word(hello['vsock'])}")
-    nested = hello["user_namespace"]
-    wall("no_nested_user_namespaces", nested != 0, f"unshare(CLONE_NEWUSER): {_word(nested)}")
-    wall("read_only_root", not hello["writable"], f"writable: {hello['writable'] or 'none'}")
-    unsealed = [path for path, number in hello["sealed_files"].items() if number not in _SEALED]
-    wall("sealed_proc", not unsealed, f"can be opened to write: {unsealed or 'none'}")
-    extra = set(hello["environ"]) - allowed_env
-    wall("empty_environment", not extra, f"variables: {sorted(extra) or 'none'}")
-    wall(
-        "no_inherited_descriptors",
-        hello["descriptors"] == _KEPT_DESCRIPTORS,
-        f"open: {hello['descriptors']}",
+
+
+def _socket_families(report: _Report) -> _Found:
+    allowed = {family.number for family in report.policy.socket_families}
+    tried = report.hello["sockets"]
+    refused = [name for name, number in _TRIED_FAMILIES.items() if number not in allowed]
+    said = ", ".join(f"{name}: {_word(tried[name])}" for name in refused)
+    return _Found(all(tried[name] == errno.EAFNOSUPPORT for name in refused), said)
+
+
+def _landlock(report: _Report) -> _Found:
+    """Only ``EACCES`` is Landlock's word: a missing file or read-only mount would prove nothing."""
+    said = report.hello["landlock"]
+    return _Found(
+        said == errno.EACCES,
+        f"opening a file to write that its owner may, but no rule allows: {_word(said)}",
     )
-    wall("untraceable_agent", hello["dumpable"] == 0, f"dumpable {hello['dumpable']}")
-    if hello["interfaces"] != ["lo"]:
-        wall("net_namespace", False, f"interfaces {hello['interfaces']}")
-    if hello["processes"] != [1]:
-        wall("pid_namespace", False, f"sees processes {hello['processes']}")
-    return found
+
+
+def _outside_signals(report: _Report) -> _Found:
+    said = report.hello["outside_signal"]
+    return _Found(said in _UNREACHED, f"a signal to the process that made it: {_word(said)}")
+
+
+def _read_only_root(report: _Report) -> _Found:
+    writable = report.hello["writable"]
+    return _Found(not writable, f"writable: {writable or 'none'}")
+
+
+def _sealed_proc(report: _Report) -> _Found:
+    tried = report.hello["sealed_files"].items()
+    unsealed = [path for path, number in tried if number not in _SEALED]
+    return _Found(not unsealed, f"can be opened to write: {unsealed or 'none'}")
+
+
+def _empty_environment(report: _Report) -> _Found:
+    extra = set(report.hello["environ"]) - report.allowed_env
+    return _Found(not extra, f"variables: {sorted(extra) or 'none'}")
+
+
+def _no_inherited_descriptors(report: _Report) -> _Found:
+    descriptors = report.hello["descriptors"]
+    return _Found(descriptors == _KEPT_DESCRIPTORS, f"open: {descriptors}")
+
+
+def _untraceable_agent(report: _Report) -> _Found:
+    dumpable = report.hello["dumpable"]
+    return _Found(dumpable == 0, f"dumpable {dumpable}")
+
+
+_JUDGES: Mapping[str, Callable[[_Report], _Found]] = {
+    **{f"{kind}_namespace": partial(_namespace, kind) for kind in namespaces.NAMES},
+    "no_nested_user_namespaces": _no_nested_user_namespaces,
+    "capabilities": _capabilities,
+    "no_new_privileges": _no_new_privileges,
+    "unprivileged_uid": _unprivileged_uid,
+    "own_uid": _own_uid,
+    "seccomp": _seccomp,
+    "socket_families": _socket_families,
+    "landlock": _landlock,
+    "outside_signals": _outside_signals,
+    "read_only_root": _read_only_root,
+    "sealed_proc": _sealed_proc,
+    "empty_environment": _empty_environment,
+    "no_inherited_descriptors": _no_inherited_descriptors,
+    "untraceable_agent": _untraceable_agent,
+}
 
 
 def _word(number: int) -> str:
