@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import get_args
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.values import SecurityLevel
+from sandbox_sdk.values import RuntimeName, SecurityLevel
 
 LARGEST_SIZE = 2**53
 """The largest size in bytes that every JSON reader keeps exactly."""
 
+_SEEDS = 2**32
 _LONGEST_MISTAKE = 64  # letters of a word that may be a misspelt one; comparing takes time
 
 _UNITS = {
@@ -210,6 +211,31 @@ def parse_level(value: object, path: str) -> SecurityLevel:
             return level
     hint = suggestion(value, levels) if isinstance(value, str) else f"; known are {levels}"
     raise fault(path, f"no security level {describe(value)}{hint}")
+
+
+def parse_runtime(value: object, path: str) -> RuntimeName:
+    """Return the name of a runtime.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    names: tuple[RuntimeName, ...] = get_args(RuntimeName)
+    for name in names:
+        if value == name:
+            return name
+    hint = suggestion(value, names) if isinstance(value, str) else f"; known are {names}"
+    raise fault(path, f"no runtime {describe(value)}{hint}")
+
+
+def parse_seed(value: object, path: str) -> int:
+    """Return a seed of random sources, from 0 to 2**32 - 1: numpy takes no other.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _SEEDS:
+        raise fault(path, f"must be a whole number from 0 to 2**32 - 1, not {describe(value)}")
+    return value
 
 
 def parse_mapping(value: object, path: str) -> Mapping[str, object]:

@@ -16,9 +16,13 @@ from sandbox_sdk.parse import (
     fault,
     parse_level,
     parse_mapping,
+    parse_runtime,
     parse_seconds,
+    parse_seed,
     parse_text,
+    suggestion,
 )
+from sandbox_sdk.policies import LEVELS, WAIVABLE, Policy
 from sandbox_sdk.requirements import parse_packages, parse_preload
 from sandbox_sdk.resources import parse_resources
 from sandbox_sdk.values import KIB, MIB, Resources, SandboxSpec
@@ -49,6 +53,7 @@ def parse_spec(
     timeout: float | None = None,
     idle_timeout: float | None = None,
     security_level: str | None = None,
+    waive: Iterable[str] = (),
     env: Mapping[str, str] | None = None,
     files: Mapping[str, bytes | str] | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -56,6 +61,8 @@ def parse_spec(
     packages: Iterable[str] | str | os.PathLike[str] = (),
     preload: Iterable[str] = (),
     network: str | None = None,
+    runtime: str | None = None,
+    seed: int | None = None,
 ) -> SandboxSpec:
     """Return the spec of a sandbox; what is ``None`` comes from the settings.
 
@@ -66,6 +73,7 @@ def parse_spec(
         timeout: Seconds above 0.
         idle_timeout: Seconds above 0.
         security_level: ``low``, ``medium``, ``high``, ``maximum`` or ``unsafe``.
+        waive: Names that the level lets waive.
         env: Names of letters, digits and ``_`` to text; no value may hold a secret of the settings.
         files: Paths inside the workspace to content; at most 50 MiB together.
         metadata: Text to text, at most 64 KiB together.
@@ -73,6 +81,8 @@ def parse_spec(
         packages: Requirements, or the path of a file of them, which is read: this may block.
         preload: Names of modules.
         network: ``none``.
+        runtime: ``zygote`` or ``bubblewrap``.
+        seed: 0 to 2**32 - 1.
 
     Raises:
         ConfigError: Something is wrong; all faults at once, each with its path.
@@ -98,6 +108,8 @@ def parse_spec(
     if security_level is not None:
         with faults.collect():
             spec = attrs.evolve(spec, security_level=parse_level(security_level, "security_level"))
+    with faults.collect():
+        spec = attrs.evolve(spec, waive=_parse_waive(waive, LEVELS.get(spec.security_level)))
     spec = attrs.evolve(
         spec,
         env=_parse_env(env, settings.secrets, faults),
@@ -112,6 +124,12 @@ def parse_spec(
         with faults.collect():
             spec = attrs.evolve(spec, template=parse_text(template, "template"))
         _check_world(spec, faults)
+    if runtime is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, runtime=parse_runtime(runtime, "runtime"))
+    if seed is not None:
+        with faults.collect():
+            spec = attrs.evolve(spec, seed=parse_seed(seed, "seed"))
     if network not in (None, "none"):
         faults.add(
             "network",
@@ -141,6 +159,26 @@ def _parse_name(name: object) -> str:
             "name", f"must be 1 to {LONGEST_NAME} printable characters, not {describe(name)}"
         )
     return name
+
+
+def _parse_waive(waive: object, rules: Policy | None) -> tuple[str, ...]:
+    """Return the waivers, each once; a level without rules is refused elsewhere."""
+    if isinstance(waive, str) or not isinstance(waive, Iterable):
+        raise fault("waive", f'must be names, as in waive=("landlock",), not {describe(waive)}')
+    faults = Faults()
+    names: dict[str, None] = {}
+    # Whatever the caller's iterable holds is checked here.
+    for name in waive:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(name, str) or name not in WAIVABLE:
+            hint = suggestion(name, WAIVABLE) if isinstance(name, str) else ""
+            faults.add("waive", f"nothing that can be waived is called {describe(name)}{hint}")
+        elif rules is not None and name not in rules.waivable:
+            why = "is made of it" if name in rules.walls else "does not require it"
+            faults.add("waive", f'level "{rules.level}" {why}: leave out "{name}"')
+        else:
+            names[name] = None
+    faults.check()
+    return tuple(names)
 
 
 def _parse_env(env: object, secrets: frozenset[str], faults: Faults) -> dict[str, str]:

@@ -61,6 +61,7 @@ class SandboxClient(Root[AsyncSandboxClient]):
         timeout: float | None = None,
         idle_timeout: float | None = None,
         security_level: str | None = None,
+        waive: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
         files: Mapping[str, bytes | str] | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -68,6 +69,8 @@ class SandboxClient(Root[AsyncSandboxClient]):
         packages: Iterable[str] | str | os.PathLike[str] = (),
         preload: Iterable[str] = (),
         network: str | None = None,
+        runtime: str | None = None,
+        seed: int | None = None,
     ) -> Sandbox:
         """Record a new sandbox and return at once; it starts at ``setup()`` or first use.
 
@@ -79,6 +82,9 @@ class SandboxClient(Root[AsyncSandboxClient]):
             timeout: Longest life once set up, in seconds; by default 3600.
             idle_timeout: Longest time without a call, in seconds; by default no bound.
             security_level: By default ``medium``.
+            waive: Walls and limits that the level requires and that may be missing here, by name:
+                at ``high`` ``landlock``, ``own_uid``, ``memory``, ``cpu``, ``pids`` and ``disk``.
+                What is then missing stands in ``isolation.waived``.
             env: Environment variables of the code inside; nothing of the host's is passed on.
             files: Path in the workspace -> content, written before the first start.
             metadata: Your own words, kept with the record.
@@ -90,6 +96,9 @@ class SandboxClient(Root[AsyncSandboxClient]):
                 first ``setup()`` that asks for them.
             preload: Modules to import before it starts.
             network: ``none``, which is the default and all there is.
+            runtime: ``zygote`` or ``bubblewrap``; by default the first of them that works here.
+            seed: Makes ``random`` and ``numpy.random`` of Python code inside repeat, from 0 to
+                2**32 - 1; by default every sandbox has randomness of its own.
 
         Raises:
             ConfigError: Something is wrong; all faults at once, and nothing was created.
@@ -106,6 +115,7 @@ class SandboxClient(Root[AsyncSandboxClient]):
                 timeout=timeout,
                 idle_timeout=idle_timeout,
                 security_level=security_level,
+                waive=waive,
                 env=env,
                 files=files,
                 metadata=metadata,
@@ -113,6 +123,8 @@ class SandboxClient(Root[AsyncSandboxClient]):
                 packages=packages,
                 preload=preload,
                 network=network,
+                runtime=runtime,
+                seed=seed,
             ),
             self._portal,
         )

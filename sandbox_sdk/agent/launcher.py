@@ -17,12 +17,17 @@ import selectors
 import signal
 import socket
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
 from sandbox_sdk.agent.sandbox_child import Child, Stage
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that a launcher does not heed."""
+
 _LARGEST = 256 * 1024
+_MOST_CHANNELS = 2
 _RETRY_SECONDS = 0.005
 _PATIENCE_SECONDS = 5.0
 
@@ -35,11 +40,15 @@ def main(control: str, stage_folder: str) -> None:
         stage_folder: Where, as root, folders are shown under paths that a dropped uid can reach;
             empty for none.
     """
-    # A Ctrl-C in the user's terminal is the user's business, not ours.
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    live_apart()
     Launcher(socket.socket(fileno=int(control)), stage_folder).serve()
+
+
+def live_apart() -> None:
+    """Leave the user's terminal: a Ctrl-C in it is the user's business, not ours."""
+    os.setsid()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Launcher:
@@ -62,7 +71,8 @@ class Launcher:
         """Serve until the socket or the owner ends, then take every sandbox along."""
         self._say({"say": "ready", "pid": os.getpid()})
         while self._serving:
-            self._turn(_RETRY_SECONDS if self._leaving else None)
+            more = self._idle()
+            self._turn(0 if more else _RETRY_SECONDS if self._leaving else None)
         for child in self._children.values():
             child.kill()
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -73,7 +83,9 @@ class Launcher:
         for key, _ in self._selector.select(timeout):
             key.data()
         for name, (child, status) in list(self._leaving.items()):
-            if child.removed():
+            with self._host():
+                removed = child.removed()
+            if removed:
                 del self._leaving[name]
                 self._say(
                     {
@@ -85,10 +97,20 @@ class Launcher:
                     }
                 )
 
+    def _idle(self) -> bool:
+        """Prepare something while nothing is asked for; return whether there is more to do."""
+        return False
+
+    def _host(self) -> AbstractContextManager[None]:
+        """See the host, where this process does not see it anyway."""
+        return nullcontext()
+
     def _request(self) -> None:
         descriptors = array.array("i")
         try:
-            data, ancillary, _, _ = self._control.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
+            data, ancillary, _, _ = self._control.recvmsg(
+                _LARGEST, socket.CMSG_SPACE(4 * _MOST_CHANNELS)
+            )
         except ConnectionError:
             data, ancillary = b"", []
         for _, _, payload in ancillary:
@@ -99,14 +121,14 @@ class Launcher:
             return
         said = json.loads(data)
         if said["do"] == "launch":
-            self._launch(said, descriptors[0])
+            self._launch(said, list(descriptors))
         elif child := self._children.get(said["id"]):
             child.kill()
 
-    def _launch(self, plan: dict[str, Any], channel: int) -> None:
+    def _launch(self, plan: dict[str, Any], channels: list[int]) -> None:
         name = plan["id"]
         try:
-            child = Child(plan, channel, self._stage)
+            child = self._begin(plan, channels)
         except Exception as error:  # noqa: BLE001 - one sandbox's trouble must not end the others
             counted: dict[str, int] = {}
             self._say(
@@ -114,16 +136,35 @@ class Launcher:
             )
             return
         finally:
-            os.close(channel)
+            for channel in channels:
+                os.close(channel)
         self._children[name] = child
-        self._selector.register(child.info, selectors.EVENT_READ, lambda: self._started(child))
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
+        if child.info >= 0:
+            self._selector.register(child.info, selectors.EVENT_READ, lambda: self._started(child))
+        else:
+            self._started(child)
+
+    def _begin(self, plan: dict[str, Any], channels: list[int]) -> Child:
+        """Start a sandbox.
+
+        Raises:
+            Refused: It would run as root, or no uid is free.
+            OSError: The host refused something.
+        """
+        child = Child(plan, self._stage)
+        try:
+            child.start(channels)
+        except BaseException:
+            child.give_back()
+            raise
+        return child
 
     def _started(self, child: Child) -> None:
         """The runtime tells which process is PID 1, or closes the pipe without a word."""
         info = child.info
         init = child.take_init()
-        if child.info < 0:
+        if child.info < 0 <= info:
             self._selector.unregister(info)
         if init is not None:
             said = {"say": "started", "id": child.name, "pid": init.pid, "uid": child.uid}
@@ -134,7 +175,8 @@ class Launcher:
         if child.info >= 0:
             self._selector.unregister(child.info)
         del self._children[child.name]
-        self._leaving[child.name] = (child, child.reap())
+        with self._host():
+            self._leaving[child.name] = (child, child.reap())
 
     def _owner_died(self) -> None:
         self._selector.unregister(self._owner)

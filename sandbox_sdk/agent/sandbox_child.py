@@ -15,6 +15,8 @@ from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
 _LAST_WORDS = 4096
 _EMPTY_SECONDS = 5.0
 _STAGE_BYTES = 1024 * 1024
+_HIGH = 64  # above all that is settled
+_HIGHEST = (1 << 31) - 1
 
 
 class Init(NamedTuple):
@@ -51,38 +53,41 @@ class Stage:
 
 
 class Child:
-    """A forked child of the launcher that becomes the runtime's program.
+    """A child of the launcher that becomes a sandbox, and what it holds on the host.
 
     Attributes:
         name: The sandbox's id.
-        info: Descriptor on which the runtime tells the number of PID 1.
-        pidfd: Of the runtime's program.
+        pidfd: Of the child.
+        info: Descriptor on which the child tells the number of PID 1; -1 when that is known.
+        uid: The host uid it was dropped to; 0 where none was needed.
         counted: What the kernel counted against its limits, final once it was reaped.
     """
 
-    def __init__(self, plan: dict[str, Any], channel: int, stage: Stage | None) -> None:
-        """Fork and start.
+    def __init__(self, plan: dict[str, Any], stage: Stage | None) -> None:
+        """Take what the sandbox needs on the host; nothing runs yet.
 
         Args:
-            plan: The launcher's request: what to execute, and what to give up before.
-            channel: The agent's end of the sandbox's channel.
+            plan: The launcher's request.
             stage: Where to show folders, as root.
 
         Raises:
             Refused: It would run as root, or no uid is free.
-            OSError: The host refused a folder, group or process.
+            OSError: The host refused a folder or group.
         """
         self.name: str = plan["id"]
-        self._stage, self._own = stage, plan["own_binds"]
+        self._plan = plan
+        self._stage, self._own = stage, plan.get("own_binds", [])
         self._group: cgroups.Group | None = None
         self._uid_lock = -1
         self._init: Init | None = None
         self._gone_at = 0.0
+        self._pid = self._stderr = -1
+        self.pidfd = self.info = -1
         self.counted = cgroups.Counters()
         self._info_text = b""
         self.uid = 0
         try:
-            if os.geteuid() == 0:
+            if plan["uid_range"]:
                 # As host uid 0 a sandbox can write the host's /proc/sys whatever else is set.
                 former = os.stat(plan["workspace"]).st_uid
                 first, count = plan["uid_range"]
@@ -96,16 +101,27 @@ class Child:
                 self._group = hierarchy.create(
                     self.name, cgroups.GroupLimits(**plan["group_limits"])
                 )
-            self._start(plan, channel)
+            self._prepare()
         except BaseException:
-            self._give_back()
+            self.give_back()
             raise
 
-    def _start(self, plan: dict[str, Any], channel: int) -> None:
+    def _prepare(self) -> None:
+        """Take what a kind of child needs besides."""
+
+    def start(self, channels: list[int]) -> None:
+        """Fork the runtime's program.
+
+        Args:
+            channels: The agent's ends of the sandbox's channels.
+
+        Raises:
+            OSError: The host refused a process.
+        """
         self.info, info_end = os.pipe()
         self._stderr, stderr_end = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
-        blobs = [_memory_file(text) for text in plan["blobs"]]
+        blobs = [_memory_file(text) for text in self._plan["blobs"]]
         launcher = os.getpid()
         try:
             pid = os.fork()
@@ -115,9 +131,9 @@ class Child:
             raise
         if pid == 0:
             try:
-                _settle([null, null, stderr_end, channel, info_end, *blobs])
-                _drop(plan, self.uid, self._group, launcher)
-                os.execve(plan["argv"][0], plan["argv"], {})  # noqa: S606
+                settle([null, null, stderr_end, channels[0], info_end, *blobs], inheritable=True)
+                _drop(self._plan, self.uid, self._group, launcher)
+                os.execve(self._plan["argv"][0], self._plan["argv"], {})  # noqa: S606
             except BaseException as error:  # noqa: BLE001 - the parent reads it, we exit
                 os.write(2, str(error).encode())
             finally:
@@ -176,7 +192,7 @@ class Child:
             if time.monotonic() - self._gone_at < _EMPTY_SECONDS:
                 return False
         self._group = None
-        self._give_back()
+        self.give_back()
         return True
 
     def last_words(self) -> str:
@@ -189,7 +205,8 @@ class Child:
         os.close(self._stderr)
         return text.decode("utf-8", "replace").strip()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Give back what it holds on the host, as far as nothing of it runs."""
         if self._group is not None:
             self._group.remove()
             self._group = None
@@ -224,12 +241,12 @@ def _drop(plan: dict[str, Any], uid: int, group: cgroups.Group | None, launcher:
         os._exit(126)
 
 
-def _settle(descriptors: list[int]) -> None:
-    """Make the descriptors 0, 1, 2, ... in this order, inheritable, and close all others."""
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
+def settle(descriptors: list[int], *, inheritable: bool) -> None:
+    """Make the descriptors 0, 1, 2, ... in this order, and close all others."""
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _HIGH) for descriptor in descriptors]
     for target, descriptor in enumerate(high):
-        os.dup2(descriptor, target)
-    os.closerange(len(descriptors), 1 << 20)
+        os.dup2(descriptor, target, inheritable)
+    kernel.close_range(len(descriptors), _HIGHEST)
 
 
 def _memory_file(text: str) -> int:

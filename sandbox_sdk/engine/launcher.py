@@ -17,9 +17,9 @@ import anyio
 import attrs
 
 from sandbox_sdk.engine.supervisor import Supervisor
-from sandbox_sdk.errors import IsolationError, LaunchError
+from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
 from sandbox_sdk.isolation.remedies import explain_launch_failure
-from sandbox_sdk.isolation.runtimes.base import RUN
+from sandbox_sdk.isolation.runtimes.base import RUN, Boot
 from sandbox_sdk.isolation.walls.cgroups import Counters
 
 STAGE = f"{RUN}/stage"
@@ -91,31 +91,39 @@ class Launcher:
         self._control = control
         self._launched: dict[str, Launched] = {}
         self._ready = anyio.Event()
+        self._refusal: SandboxError | None = None
         self._sending = anyio.Lock()  # one task at a time may wait for room in the socket
         self.alive = True
 
     @classmethod
-    async def start(cls, agent: Path, supervisor: Supervisor) -> Launcher:
+    async def start(cls, agent: Path, boot: Boot, supervisor: Supervisor) -> Launcher:
         """Start a launcher.
 
         Args:
             agent: The agent's folder.
+            boot: What it is to do, as its runtime says.
             supervisor: Runs the task that listens to the launcher.
 
         Raises:
-            LaunchError: It did not start.
+            IsolationError: This host does not let a zygote's sandboxes be contained.
+            TemplateError: A module could not be imported ahead.
+            LaunchError: It did not start; the last of its words is in the message.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        passed = [theirs.fileno()]
         stage = STAGE if os.geteuid() == 0 else ""
+        if boot.plan is not None:
+            passed.append(_memory_file(json.dumps(boot.plan).encode()))
         python = getattr(sys, "_base_executable", sys.executable)
-        argv = [python, "-I", "-S", str(agent), "launcher", str(theirs.fileno()), stage]
+        words = [*map(str, passed)] if boot.plan is not None else [str(passed[0]), stage]
+        argv = [python, "-I", "-S", str(agent), boot.task, *words]
 
         def spawn() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 argv,
                 env={},
                 cwd="/",
-                pass_fds=[theirs.fileno()],
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -128,12 +136,17 @@ class Launcher:
             raise LaunchError(f"the launcher could not be started: {error}") from error
         finally:
             theirs.close()
+            for descriptor in passed[1:]:
+                os.close(descriptor)
         ours.setblocking(False)
         launcher = cls(process, ours)
         await supervisor.start_soon(launcher._listen)
         await launcher._ready.wait()
         if not launcher.alive:
-            raise LaunchError(f"the launcher ended at once: {await launcher._last_words()}")
+            await anyio.to_thread.run_sync(process.wait)
+            said = await launcher._last_words()
+            await launcher.aclose()
+            raise launcher._refusal or LaunchError(f"the launcher ended at once: {said}")
         return launcher
 
     async def launch(self, request: Mapping[str, object], channel: socket.socket) -> Launched:
@@ -214,6 +227,9 @@ class Launcher:
         if said["say"] == "ready":
             self._ready.set()
             return
+        if said["say"] == "refused":
+            self._refusal = _refusal(said["what"], said["why"])
+            return
         launched = self._launched[said["id"]]
         if said["say"] == "started":
             launched.pid, launched.uid = said["pid"], said["uid"]
@@ -237,3 +253,21 @@ class Launcher:
     def _close_control(self) -> None:
         if self._control.fileno() >= 0:
             self._control.close()
+
+
+def _refusal(what: str, why: str) -> SandboxError:
+    """Why a zygote did not come to serve."""
+    if what == "preload":
+        return TemplateError(
+            f"a module could not be imported ahead: {why}; take it out of preload, or see that "
+            "the template has it"
+        )
+    remedy = explain_launch_failure(why)
+    return IsolationError(f"the zygote runtime does not work here: {why}. {remedy or ''}".rstrip())
+
+
+def _memory_file(content: bytes) -> int:
+    """Return a descriptor from which ``content`` can be read."""
+    descriptor = os.memfd_create("sandbox-sdk", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return descriptor

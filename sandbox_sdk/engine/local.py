@@ -1,4 +1,4 @@
-"""Starts sandboxes on this machine: one launcher, one runtime, one view for all of them."""
+"""Starts sandboxes on this machine: finds template and runtime, launches, proves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import attrs
 from sandbox_sdk.agent import frames
 from sandbox_sdk.engine import limits, payload, plan, proof
 from sandbox_sdk.engine.channel import SocketChannel
-from sandbox_sdk.engine.launcher import Launched, Launcher
+from sandbox_sdk.engine.launcher import Launched
+from sandbox_sdk.engine.launchers import Launchers
 from sandbox_sdk.engine.running import Running, host_uid
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
-from sandbox_sdk.errors import IsolationError, LaunchError, ProtocolError, SandboxError
-from sandbox_sdk.isolation.runtimes.base import Runtime
-from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
+from sandbox_sdk.errors import LaunchError, ProtocolError, SandboxError
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
 from sandbox_sdk.values import Ended, Isolation, SandboxSpec
@@ -36,36 +35,35 @@ class _Host:
     """What is found out once per client.
 
     Attributes:
-        runtime: What makes sandboxes.
+        agent: The agent's folder.
+        launchers: What starts sandboxes.
         hierarchy: Where control groups can be made.
         no_group: Why they cannot.
-        agent: The agent's folder.
     """
 
-    runtime: Runtime
+    agent: Path
+    launchers: Launchers
     hierarchy: cgroups.Hierarchy | None
     no_group: str
-    agent: Path
 
 
 class Engine:
-    """Starts sandboxes. The host is looked at, and the launcher started, on first use."""
+    """Starts sandboxes. The host is looked at, and a launcher started, on first use."""
 
     def __init__(
         self,
         supervisor: Supervisor,
+        templates: Templates,
         *,
         agent_folder: Path,
-        templates: Templates,
         uid_range: tuple[int, int],
     ) -> None:
         self._supervisor = supervisor
-        self._agent_folder = agent_folder
         self._templates = templates
+        self._agent_folder = agent_folder
         self._uid_range = uid_range
         self._host: _Host | None = None
-        self._launcher: Launcher | None = None
-        self._preparing = anyio.Lock()  # guards _host and _launcher
+        self._looking = anyio.Lock()  # guards _host
 
     async def start(
         self,
@@ -82,17 +80,25 @@ class Engine:
         Raises:
             IsolationError: A wall cannot be had on this host, or was not proven from inside.
             LaunchError: It did not start or report in time.
-            TemplateError: Its template cannot be built or used.
+            TemplateError: Its template cannot be had.
         """
         rules = policy(spec.security_level)
-        host, launcher = await self._prepare()
+        host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
-        request = plan.build(
-            sandbox_id,
-            spec,
+        shared = plan.template(
+            template,
+            spec.mounts,
             policy=rules,
-            runtime=host.runtime,
-            view=template.view,
+            agent=host.agent,
+            memory_counted=host.hierarchy is not None,
+            uid_range=self._uid_range,
+        )
+        key = (template.key, template.preload, rules.level, spec.mounts)
+        runtime, launcher = await host.launchers.find(shared, key, spec.runtime)
+        request = plan.build(
+            spec,
+            shared=shared,
+            runtime=runtime,
             workspace=workspace,
             hierarchy=host.hierarchy,
             uid_range=self._uid_range,
@@ -111,7 +117,7 @@ class Engine:
                 rules,
                 hello,
                 host_uid=host_uid(launched.pid),
-                allowed_env=frozenset({*template.view.env, _BWRAP_SETS}),
+                allowed_env=frozenset({*shared.view.env, _BWRAP_SETS}),
             )
             running = Running(
                 spec=spec,
@@ -119,9 +125,7 @@ class Engine:
                 launcher=launcher,
                 workspace=workspace,
                 group=host.hierarchy.group(sandbox_id) if host.hierarchy else None,
-                isolation=Isolation(
-                    level=spec.security_level, runtime=host.runtime.name, walls=walls
-                ),
+                isolation=Isolation(level=spec.security_level, runtime=runtime.name, walls=walls),
                 limits=limits.held(spec, host.hierarchy, host.no_group),
                 activity=channel.activity,
                 on_end=on_end,
@@ -143,40 +147,22 @@ class Engine:
         return running, channel
 
     async def aclose(self) -> None:
-        """End the launcher and with it every sandbox. Idempotent."""
-        if self._launcher is not None:
-            await self._launcher.aclose()
+        """End every sandbox. Idempotent."""
+        if self._host is not None:
+            await self._host.launchers.aclose()
         self._templates.release()
 
-    async def _prepare(self) -> tuple[_Host, Launcher]:
-        async with self._preparing:
+    async def _look(self) -> _Host:
+        """Look at the host, once."""
+        async with self._looking:
             if self._host is None:
-                self._host = await anyio.to_thread.run_sync(self._look)
-            if self._launcher is None or not self._launcher.alive:
-                if self._launcher is not None:
-                    await self._launcher.aclose()
-                self._launcher = await Launcher.start(self._host.agent, self._supervisor)
-            return self._host, self._launcher
-
-    def _look(self) -> _Host:
-        """Look at the host, in a worker thread.
-
-        Raises:
-            IsolationError: The runtime is not usable here.
-        """
-        runtime = Bubblewrap(find())
-        missing = tuple(wall for wall in runtime.probe() if not wall.in_force)
-        if missing:
-            said = "; ".join(f"{wall.detail}. To mend it: {wall.fix}" for wall in missing)
-            raise IsolationError(f"no sandbox can be made on this host: {said}", walls=missing)
-        agent = payload.install(self._agent_folder)
-        hierarchy, no_group = cgroups.find()
-        return _Host(
-            runtime=runtime,
-            hierarchy=hierarchy,
-            no_group=no_group,
-            agent=agent,
-        )
+                agent = await anyio.to_thread.run_sync(payload.install, self._agent_folder)
+                hierarchy, no_group = await anyio.to_thread.run_sync(cgroups.find)
+                launchers = Launchers(agent, self._supervisor)
+                self._host = _Host(
+                    agent=agent, launchers=launchers, hierarchy=hierarchy, no_group=no_group
+                )
+            return self._host
 
 
 async def _hello(launched: Launched, channel: SocketChannel) -> dict[str, Any]:

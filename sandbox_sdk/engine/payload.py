@@ -22,18 +22,20 @@ _PARTS = ("agent", "isolation/walls")
 _UNFINISHED = "unfinished-"
 
 _MAIN = '''\
-"""Entry of the agent's folder: ``python -I -S FOLDER (init | launcher [STAGE])``."""
+"""Entry of the agent's folder: ``python -I -S FOLDER TASK ARGUMENT...``."""
 
 import sys
 
-if sys.argv[1] == "init":
-    from sandbox_sdk.agent.init import main
-
-    main()
+task, arguments = sys.argv[1], sys.argv[2:]
+if task == "init":
+    from sandbox_sdk.agent.init import main as task
+elif task == "launcher":
+    from sandbox_sdk.agent.launcher import main as task
+elif task == "template":
+    from sandbox_sdk.agent.zygote import build as task
 else:
-    from sandbox_sdk.agent.launcher import main
-
-    main(*sys.argv[2:])
+    from sandbox_sdk.agent.zygote import serve as task
+task(*arguments)
 '''
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from sandbox_sdk.engine.launcher import STAGE
+from sandbox_sdk.engine import staging
+from sandbox_sdk.engine.templates import Template
 from sandbox_sdk.engine.view import GUEST_ENV
 from sandbox_sdk.isolation import filters
-from sandbox_sdk.isolation.runtimes.base import RUN, WORKSPACE, LaunchPlan, Runtime, View
+from sandbox_sdk.isolation.runtimes.base import (
+    RUN,
+    WORKSPACE,
+    LaunchPlan,
+    Runtime,
+    TemplatePlan,
+)
 from sandbox_sdk.isolation.walls import kernel
 from sandbox_sdk.isolation.walls.cgroups import GroupLimits, Hierarchy
 from sandbox_sdk.policies import Policy
@@ -46,43 +52,52 @@ class Request:
     go: Mapping[str, Any]
 
 
-def build(
-    sandbox_id: str,
-    spec: SandboxSpec,
+def template(
+    found: Template,
+    mounts: Sequence[Mount],
     *,
     policy: Policy,
+    agent: Path,
+    memory_counted: bool,
+    uid_range: tuple[int, int],
+) -> TemplatePlan:
+    """Return what all sandboxes of a template, a level and these further mounts share.
+
+    Args:
+        found: The template.
+        mounts: Shown besides.
+        policy: The level's rules.
+        agent: The agent's folder on the host.
+        memory_counted: Whether a control group counts all memory.
+        uid_range: First and number of the uids that root gives out.
+    """
+    return TemplatePlan(
+        policy=policy,
+        view=attrs.evolve(found.view, mounts=(*found.view.mounts, *mounts)),
+        preload=found.preload,
+        seccomp=filters.build(policy, kernel.MACHINE, memory_counted=memory_counted),
+        base=agent,
+        # The last of the range is the least likely to be in use.
+        trial_uid=sum(uid_range) - 1 if os.geteuid() == 0 else 0,
+    )
+
+
+def build(
+    spec: SandboxSpec,
+    *,
+    shared: TemplatePlan,
     runtime: Runtime,
-    view: View,
     workspace: Path,
     hierarchy: Hierarchy | None,
     uid_range: tuple[int, int],
 ) -> Request:
     """Return the requests that start a sandbox by this spec."""
     resources = spec.resources
-    staging = _Staging() if os.geteuid() == 0 else None
-    shown = staging.show if staging else _as_is
-    mounts = [*view.mounts, *spec.mounts]
-    plan = LaunchPlan(
-        sandbox_id=sandbox_id,
-        policy=policy,
-        view=attrs.evolve(
-            view, mounts=tuple(Mount(source=shown(m.source), target=m.target) for m in mounts)
-        ),
-        workspace=staging.own(workspace) if staging else workspace,
-        tmp_bytes=resources.tmp_bytes,
-        seccomp=filters.build(policy, kernel.MACHINE, memory_counted=hierarchy is not None),
-    )
-    program = runtime.program(plan)
-    argv = list(program.argv)
-    if staging:
-        argv[0] = str(staging.show_program(Path(argv[0])))
+    plan = LaunchPlan(template=shared, workspace=workspace, tmp_bytes=resources.tmp_bytes)
     launch = {
-        "argv": argv,
-        "blobs": [blob.decode("latin-1") for blob in program.blobs],
-        "binds": staging.binds if staging else [],
-        "own_binds": staging.own_targets if staging else [],
+        **(runtime.launch(plan) if runtime.clones else staging.executed(runtime, plan)),
         "workspace": str(workspace),
-        "uid_range": uid_range,
+        "uid_range": uid_range if os.geteuid() == 0 else None,
         "uid_folder": UID_FOLDER,
         "hierarchy": None if hierarchy is None else asdict(hierarchy),
         "group_limits": asdict(
@@ -105,9 +120,9 @@ def build(
         guests["data"] = resources.memory_bytes
     go = {
         "rlimits": guests,
-        "env": {**GUEST_ENV, **view.env, **spec.env},
+        "env": {**GUEST_ENV, **shared.view.env, **spec.env},
         "workspace": WORKSPACE,
-        "site": list(view.site),
+        "site": list(shared.view.site),
     }
     return Request(launch=launch, go=go)
 
@@ -118,40 +133,3 @@ def affinity(cpu: float) -> list[int]:
     wanted = min(len(cores), math.ceil(cpu))
     start = next(_rotation)
     return sorted(cores[(start + step) % len(cores)] for step in range(wanted))
-
-
-def _as_is(path: Path) -> Path:
-    return path
-
-
-class _Staging:
-    """Names under which a root launcher shows folders to the uid it drops to."""
-
-    def __init__(self) -> None:
-        self.binds: list[tuple[str, str, bool]] = []
-        self.own_targets: list[str] = []
-
-    def show(self, source: Path) -> Path:
-        """Show a folder read-only for as long as the launcher lives."""
-        return self._bind(source, read_only=True)
-
-    def own(self, source: Path) -> Path:
-        """Show a folder writable for as long as this sandbox lives."""
-        target = self._bind(source, read_only=False)
-        self.own_targets.append(str(target))
-        return target
-
-    def show_program(self, path: Path) -> Path:
-        """Show a program; one outside ``/usr`` with the packages folder its libraries lie in."""
-        if path.is_relative_to("/usr"):
-            return path
-        packages = next((p for p in path.parents if p.name == "site-packages"), path.parent)
-        return self.show(packages) / path.relative_to(packages)
-
-    def _bind(self, source: Path, *, read_only: bool) -> Path:
-        if read_only and source.is_relative_to("/usr"):
-            return source
-        name = hashlib.sha256(os.fsencode(source)).hexdigest()[:24]
-        target = Path(STAGE) / name
-        self.binds.append((str(source), str(target), read_only))
-        return target

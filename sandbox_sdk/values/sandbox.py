@@ -13,6 +13,9 @@ import attrs
 
 from sandbox_sdk.values.ending import Ended
 
+RuntimeName = Literal["zygote", "bubblewrap"]
+"""What builds sandboxes, the preferred first."""
+
 SecurityLevel = Literal["low", "medium", "high", "maximum", "unsafe"]
 """A set of promises, weakest to strongest but for ``unsafe``, which promises nothing."""
 
@@ -69,6 +72,7 @@ class SandboxSpec:
         timeout: Longest life once set up, in seconds; ``None`` is no bound.
         idle_timeout: Longest time without a call, in seconds; ``None`` is no bound.
         security_level: The promises asked for.
+        waive: Walls and limits of the level that may be missing, by name.
         env: Environment variables of the code inside; never the host's.
         files: Path inside the workspace -> content, written at the first set-up.
         metadata: The user's own words, kept with the record.
@@ -76,6 +80,8 @@ class SandboxSpec:
         packages: Requirements of the template to build; it has them and nothing else.
         preload: Modules that are imported before the sandbox starts.
         network: What the network allows.
+        runtime: What builds it; ``None`` is the first that works on this host.
+        seed: Of the random sources that Python code finds inside; ``None`` is fresh randomness.
         mounts: Host files shown read-only inside, for the SDK's own use.
         internal: Made by the SDK for itself (a local model): not listed to users.
     """
@@ -85,6 +91,7 @@ class SandboxSpec:
     timeout: float | None = 3600.0
     idle_timeout: float | None = None
     security_level: SecurityLevel = "medium"
+    waive: tuple[str, ...] = ()
     env: Mapping[str, str] = attrs.field(factory=dict[str, str])
     files: Mapping[str, bytes] = attrs.field(
         factory=dict[str, bytes], repr=lambda files: repr(sorted(files))
@@ -94,6 +101,8 @@ class SandboxSpec:
     packages: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     network: Literal["none"] = "none"
+    runtime: RuntimeName | None = None
+    seed: int | None = None
     mounts: tuple[Mount, ...] = ()
     internal: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -48,37 +48,52 @@ class View:
 
 
 @attrs.frozen(kw_only=True)
+class TemplatePlan:
+    """All that is the same for every sandbox of one launcher.
+
+    Attributes:
+        policy: The rules of the level.
+        view: What its sandboxes see of the host.
+        preload: Modules that they find imported.
+        seccomp: The compiled filter.
+        base: Any folder of the host, to mount on where nobody else sees it.
+        trial_uid: As root, the uid of a throw-away sandbox that is made at first; else 0.
+    """
+
+    policy: Policy
+    view: View
+    preload: tuple[str, ...]
+    seccomp: bytes
+    base: Path
+    trial_uid: int
+
+
+@attrs.frozen(kw_only=True)
+class Boot:
+    """How a launcher is started.
+
+    Attributes:
+        task: What the agent's folder is executed for.
+        plan: What it reads then, or nothing.
+    """
+
+    task: str
+    plan: Mapping[str, object] | None = None
+
+
+@attrs.frozen(kw_only=True)
 class LaunchPlan:
     """All that decides how one sandbox is started.
 
     Attributes:
-        sandbox_id: The sandbox.
-        policy: The rules of its level.
-        view: What it sees of the host.
+        template: What it shares with others.
         workspace: The host folder shown as ``WORKSPACE``.
         tmp_bytes: Size of ``/tmp`` and of ``/dev/shm``.
-        seccomp: The compiled filter.
     """
 
-    sandbox_id: str
-    policy: Policy
-    view: View
+    template: TemplatePlan
     workspace: Path
     tmp_bytes: int
-    seccomp: bytes
-
-
-@attrs.frozen(kw_only=True)
-class Program:
-    """What the launcher executes to make a sandbox.
-
-    Attributes:
-        argv: The program and its arguments; none of them tells anything about the sandbox.
-        blobs: What it reads from the descriptors from ``FIRST_BLOB`` on.
-    """
-
-    argv: tuple[str, ...]
-    blobs: tuple[bytes, ...]
 
 
 class Runtime(Protocol):
@@ -89,10 +104,25 @@ class Runtime(Protocol):
         """The runtime's name, as reported in ``sandbox.isolation``."""
         ...
 
+    @property
+    def clones(self) -> bool:
+        """Whether its launcher is a zygote, one for each template, of which sandboxes are clones.
+
+        Else one launcher serves all, and executes a program for each sandbox.
+        """
+        ...
+
     def probe(self) -> tuple[Wall, ...]:
         """Find out what this host allows, each wall with the reason and fix if it is missing."""
         ...
 
-    def program(self, plan: LaunchPlan) -> Program:
-        """Return what to execute; every path of the plan is one the program can reach."""
+    def boot(self, plan: TemplatePlan) -> Boot:
+        """Return how its launcher is started."""
+        ...
+
+    def launch(self, plan: LaunchPlan) -> Mapping[str, Any]:
+        """Return its part of the launcher's request.
+
+        Where a program is executed, every path of the plan is one the program can reach.
+        """
         ...

@@ -10,15 +10,18 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sandbox_sdk.isolation.runtimes.base import (
     FIRST_BLOB,
     INFO,
     INSIDE_UID,
     WORKSPACE,
+    Boot,
     LaunchPlan,
-    Program,
+    TemplatePlan,
 )
 from sandbox_sdk.values import Wall
 
@@ -38,10 +41,12 @@ class Bubblewrap:
 
     Attributes:
         name: ``bubblewrap``.
+        clones: No; a program is executed.
         path: The program, or ``None`` where it is not installed.
     """
 
     name = "bubblewrap"
+    clones = False
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -68,9 +73,13 @@ class Bubblewrap:
             ),
         )
 
-    def program(self, plan: LaunchPlan) -> Program:
+    def boot(self, plan: TemplatePlan) -> Boot:
+        """Return how its launcher is started: the same for every template."""
+        return Boot(task="launcher")
+
+    def launch(self, plan: LaunchPlan) -> Mapping[str, Any]:
         """Return the bwrap call for a plan; this screen is the order of containment."""
-        view = plan.view
+        view = plan.template.view
         options = [
             "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc",
             "--unshare-uts", "--unshare-cgroup",
@@ -103,10 +112,11 @@ class Bubblewrap:
         arguments = b"".join(option.encode() + b"\0" for option in options)
         texts = (text.encode() for text in view.texts.values())
         agent = (view.python, "-I", "-S", view.agent, "init")
-        return Program(
-            argv=(str(self.path), "--args", str(_ARGS), "--", *agent),
-            blobs=(arguments, plan.seccomp, *texts),
-        )
+        blobs = (arguments, plan.template.seccomp, *texts)
+        return {
+            "argv": [str(self.path), "--args", str(_ARGS), "--", *agent],
+            "blobs": [blob.decode("latin-1") for blob in blobs],
+        }
 
 
 def find() -> Path | None:

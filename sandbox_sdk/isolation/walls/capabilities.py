@@ -1,6 +1,17 @@
-"""What a process is allowed beyond its uid, as the kernel itself reports it."""
+"""What a process is allowed beyond its uid: given up, and read back from the kernel."""
 
 from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+
+from sandbox_sdk.isolation.walls import kernel
+
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_VERSION_3 = 0x20080522
+_HIGHEST = 64
 
 FIELDS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 """The capability sets of ``/proc/<pid>/status``."""
@@ -20,3 +31,29 @@ def status(pid: str = "self") -> dict[str, str]:
 def held(fields: dict[str, str]) -> list[str]:
     """Return the capability sets of ``status()`` that are not empty."""
     return [name for name in FIELDS if int(fields[name], 16) != 0]
+
+
+def drop_bounding() -> None:
+    """Empty the bounding set; needs CAP_SETPCAP, so it comes before the uid is changed.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    for number in range(_HIGHEST):
+        try:
+            kernel.prctl(_PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return  # one more than this kernel knows
+
+
+def clear() -> None:
+    """Give up every capability and, for good, the way to get one by an exec.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
+    kernel.check(kernel.libc.capset(header, bytes(24)), "capset")
+    kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ROOT = "/sys/fs/cgroup"
 PARENT = "sandbox-sdk"
@@ -59,6 +59,34 @@ class GroupUsage:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """The way into a group, as descriptors.
+
+    Attributes:
+        folder: To be cloned into, in version 2; -1 is none.
+        files: For a single-threaded process to enter through, in version 1.
+    """
+
+    folder: int = -1
+    files: list[int] = field(default_factory=list)
+
+    def enter(self) -> None:
+        """Move this process in, where it was not cloned into the group.
+
+        Raises:
+            OSError: The group is gone.
+        """
+        for file in self.files:
+            os.write(file, b"0")
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in (*self.files, self.folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+@dataclass(frozen=True)
 class Group:
     """One sandbox's control group. ``folders`` maps a controller to its folder."""
 
@@ -78,6 +106,19 @@ class Group:
         """
         for folder in self._unique():
             _write(f"{folder}/cgroup.procs", "0")
+
+    def gate(self) -> Gate:
+        """Return what lets a clone in, also where no path leads to the group.
+
+        Raises:
+            OSError: Not permitted, or the group is gone.
+        """
+        if self.version == 2:
+            folder = self.folders["memory"]
+            return Gate(folder=os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        # Of these files only "tasks" takes no lock that waits for every processor of the host.
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        return Gate(files=[os.open(f"{folder}/tasks", flags) for folder in self._unique()])
 
     def pids(self) -> list[int]:
         """Return the processes in the group, as this process sees their numbers."""

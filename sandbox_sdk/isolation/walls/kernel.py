@@ -20,8 +20,10 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_CLOSE_RANGE = 436
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
 
 
 def check(result: int, what: str) -> int:
@@ -44,14 +46,35 @@ def prctl(option: int, value: int) -> int:
     """
     zero = ctypes.c_ulong(0)
     return check(
-        _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl({option}, {value})"
+        libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl({option}, {value})"
     )
 
 
 def attempt(number: int, *arguments: int) -> int:
     """Make a raw system call; return 0 if it worked, else the kernel's error number."""
-    result = _libc.syscall(ctypes.c_long(number), *(ctypes.c_long(value) for value in arguments))
+    result = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(value) for value in arguments))
     return ctypes.get_errno() if result < 0 else 0
+
+
+def syscall(what: str, number: int, *arguments: object) -> int:
+    """Make a raw system call and return its result.
+
+    Args:
+        what: Names the call in an error.
+        number: The kernel's number of it.
+        arguments: Integers and what ctypes takes as pointers.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    values = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
+    return check(libc.syscall(ctypes.c_long(number), *values), what)
+
+
+def close_range(first: int, last: int) -> None:
+    """Close every descriptor from ``first`` to ``last``, both included. Linux 5.9."""
+    if first <= last:
+        syscall("close_range", _CLOSE_RANGE, first, last, 0)
 
 
 def unshare(flags: int) -> None:
@@ -60,7 +83,20 @@ def unshare(flags: int) -> None:
     Raises:
         OSError: The kernel refused.
     """
-    check(_libc.unshare(flags), f"unshare({flags:#x})")
+    check(libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Enter the namespace of a descriptor.
+
+    Args:
+        descriptor: An open file of ``/proc/<pid>/ns``.
+        kind: The ``CLONE_NEW*`` flag it must be of.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    check(libc.setns(descriptor, kind), f"setns({kind:#x})")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
@@ -70,7 +106,7 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
         OSError: The kernel refused; target and source are named.
     """
     check(
-        _libc.mount(
+        libc.mount(
             os.fsencode(source),
             os.fsencode(target),
             kind.encode(),
@@ -87,7 +123,7 @@ def umount(target: str, flags: int) -> None:
     Raises:
         OSError: The kernel refused.
     """
-    check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+    check(libc.umount2(os.fsencode(target), flags), f"umount {target}")
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
@@ -100,5 +136,5 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     return check(
-        _libc.syscall(_OPENAT2, directory, os.fsencode(path), how, len(how)), f"openat2 {path}"
+        libc.syscall(_OPENAT2, directory, os.fsencode(path), how, len(how)), f"openat2 {path}"
     )

@@ -11,14 +11,19 @@ Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sandbox_sdk.isolation.walls import kernel
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
 
 KILL_PROCESS = 0x80000000
 ALLOW = 0x7FFF0000
+
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_INSTRUCTION_BYTES = 8
 
 _ERRNO = 0x00050000
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -111,6 +116,20 @@ def compile_allow_list(rules: list[Rule], *, machine: str, refused: int, unknown
         if not ranges or body != ranges[-1][1]:
             ranges.append((number, body))
     return b"".join([*_prologue(machine), *_search(ranges)])
+
+
+def install(program: bytes) -> None:
+    """Put this process, and all it starts, behind a compiled filter; needs no_new_privs.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    pointer = ctypes.addressof(code)
+    header = struct.pack("=H6xQ", len(program) // _INSTRUCTION_BYTES, pointer)
+    kernel.check(
+        kernel.libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header), "seccomp filter"
+    )
 
 
 def _prologue(machine: str) -> list[bytes]:

@@ -1,0 +1,160 @@
+"""A sandbox that is a clone of this zygote: no program is executed to make it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sandbox_sdk.agent import containment
+from sandbox_sdk.agent.sandbox_child import Child, Init, settle
+from sandbox_sdk.isolation.walls import cgroups, mounts, namespaces
+
+_TRIAL_BYTES = 1024 * 1024
+
+
+class Born(BaseException):
+    """Raised in the cloned child, once it is contained, through all that belongs to the zygote.
+
+    Unwinding lets go of what the zygote held: no other sandbox's name is left for guest code to
+    find.
+
+    Attributes:
+        descriptors: What is to be settled as 0, 1, 2, ...
+    """
+
+    def __init__(self, descriptors: list[int]) -> None:
+        super().__init__()
+        self.descriptors = descriptors
+
+    def settle(self) -> None:
+        """Bring the descriptors to where the agent expects them, and close all others."""
+        settle(self.descriptors, inheritable=False)
+
+
+def clone(
+    walls: containment.Walls, limits: containment.Limits, channels: list[int]
+) -> tuple[int, int, int]:
+    """Clone this process, the zygote; in the clone, once contained, ``Born`` is raised.
+
+    Returns:
+        The clone's pid, its pidfd, and where its standard error can be read.
+
+    Raises:
+        OSError: The host refused a process or namespace.
+    """
+    stderr, stderr_end = os.pipe2(os.O_CLOEXEC)
+    uid = limits.outside_id
+    try:
+        if uid:
+            # Who makes a user namespace owns it, and may map none but itself.
+            os.setresgid(-1, uid, -1)
+            os.setresuid(-1, uid, -1)
+        pid, pidfd = namespaces.clone(containment.FLAGS, limits.gate.folder)
+    except OSError:
+        os.close(stderr)
+        os.close(stderr_end)
+        _become_root(uid)
+        raise
+    if pid:
+        _become_root(uid)
+        os.close(stderr_end)
+        return pid, pidfd, stderr
+    try:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        containment.contain(walls, limits)
+    except BaseException as error:  # noqa: BLE001 - the zygote reads it, we exit
+        os.write(stderr_end, str(error).encode())
+        os._exit(126)
+    # Of its own, for the zygote's code closes its channels as it is unwound.
+    raise Born([null, null, stderr_end, *map(os.dup, channels)])
+
+
+def try_out(walls: containment.Walls, uid: int) -> None:
+    """Make a throw-away clone, to find out whether this host lets it be contained.
+
+    Raises:
+        OSError: It does not; the step that failed is named.
+    """
+    limits = containment.Limits(
+        outside_id=uid,
+        gate=cgroups.Gate(),
+        workspace=mounts.detached("/tmp", writable=True),  # noqa: S108 - the tree's own, empty
+        tmp_bytes=_TRIAL_BYTES,
+        affinity=list(os.sched_getaffinity(0)),
+        rlimits={},
+    )
+    try:
+        pid, pidfd, stderr = clone(walls, limits, [])
+    except Born:
+        os._exit(0)
+    os.close(limits.workspace)
+    os.close(pidfd)
+    with os.fdopen(stderr, "rb") as words:
+        said = words.read().decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    if said:
+        raise OSError(said)
+
+
+def _become_root(uid: int) -> None:
+    """Undo what ``clone`` did for a sandbox with a uid of its own."""
+    if uid:
+        os.setresuid(-1, 0, -1)
+        os.setresgid(-1, 0, -1)
+
+
+class ClonedChild(Child):
+    """A clone of the zygote, contained by its own hands before it serves."""
+
+    def __init__(self, plan: dict[str, Any], walls: containment.Walls) -> None:
+        """Take what the sandbox needs on the host; the zygote sees the host at this moment.
+
+        Raises:
+            Refused: It would run as root, or no uid is free.
+            OSError: The host refused a folder, mount or group.
+        """
+        self._walls = walls
+        self._mount = -1
+        self._gate = cgroups.Gate()
+        super().__init__(plan, None)
+
+    def _prepare(self) -> None:
+        self._mount = mounts.detached(self._plan["workspace"], writable=True)
+        if self._group is not None:
+            self._gate = self._group.gate()
+
+    def start(self, channels: list[int]) -> None:
+        """Clone this process; in the clone ``Born`` is raised.
+
+        Raises:
+            OSError: The host refused a process or namespace.
+        """
+        plan = self._plan
+        limits = containment.Limits(
+            outside_id=self.uid,
+            gate=self._gate,
+            workspace=self._mount,
+            tmp_bytes=plan["tmp_bytes"],
+            affinity=plan["affinity"],
+            rlimits=plan["rlimits"],
+        )
+        self._pid, self.pidfd, self._stderr = clone(self._walls, limits, channels)
+        self._let_go()
+
+    def take_init(self) -> Init | None:
+        """Return PID 1, which is the clone itself."""
+        self._init = Init(self._pid, os.dup(self.pidfd))
+        return self._init
+
+    def give_back(self) -> None:
+        """Give back what it holds on the host, as far as nothing of it runs."""
+        self._let_go()
+        super().give_back()
+
+    def _let_go(self) -> None:
+        """Close what only the clone needed."""
+        if self._mount >= 0:
+            os.close(self._mount)
+            self._mount = -1
+        self._gate.close()
+        self._gate = cgroups.Gate()

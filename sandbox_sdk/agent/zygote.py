@@ -1,0 +1,187 @@
+"""The zygote: a launcher with the template's imports, whose clones are the sandboxes.
+
+It starts as any launcher does, builds the template's mount tree, and executes the template's own
+interpreter inside that tree, so that no file of the host but those shown read-only is ever mapped
+by it or by its clones. Then it imports what the template asks for, and serves.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import site
+import socket
+import sys
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
+
+from sandbox_sdk.agent import containment, init
+from sandbox_sdk.agent.cloned_child import Born, ClonedChild, try_out
+from sandbox_sdk.agent.launcher import IGNORED, Launcher, live_apart
+from sandbox_sdk.agent.sandbox_child import Child
+from sandbox_sdk.agent.tree import Views, enter
+from sandbox_sdk.isolation.walls import kernel, landlock, mounts, namespaces
+
+_SPARE_NETWORKS = 8
+
+# Numeric libraries start a thread per core as they are imported, and a fork takes one along.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def build(control: str, template: str) -> None:
+    """Become the zygote of a template: build its tree and execute its interpreter in it.
+
+    Args:
+        control: The descriptor of the launcher's socket.
+        template: The descriptor of a file with the template, as JSON.
+    """
+    live_apart()
+    plan = _read(int(template))
+    try:
+        views = _enter(plan)
+    except OSError as error:
+        _refuse(int(control), "walls", error)
+    kept = [int(control), int(template), *views]
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
+    argv = [plan["python"], "-I", "-S", plan["agent"], "zygote", *map(str, kept)]
+    os.execve(plan["python"], argv, plan["env"])  # noqa: S606
+
+
+def _enter(plan: dict[str, Any]) -> Views:
+    """Gain the right to make mounts, unseen by all others, and enter the template's tree."""
+    if os.geteuid() == 0:
+        mounts.enter_private_namespace()
+        os.setgroups([])
+    else:
+        uid, gid = os.geteuid(), os.getegid()
+        kernel.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+        namespaces.map_ids(0, uid, gid)  # as root of it all rights outlast an exec
+        mounts.cut_off()
+    return enter(
+        plan["base"],
+        shown=[(source, target) for source, target in plan["mounts"]],
+        links=plan["links"],
+        texts=plan["texts"],
+    )
+
+
+def serve(control: str, template: str, host: str, tree: str) -> None:
+    """Serve as the zygote, in the tree, until the socket ends; in a sandbox, as its PID 1.
+
+    Args:
+        control: The descriptor of the launcher's socket.
+        template: The descriptor of a file with the template, as JSON.
+        host: The descriptor of the mount namespace where the host can be reached.
+        tree: The descriptor of the one of the tree.
+    """
+    for descriptor in map(int, (control, template, host, tree)):
+        os.set_inheritable(descriptor, False)
+    plan = _read(int(template))
+    os.close(int(template))
+    views = Views(int(host), int(tree))
+    try:
+        _preload(plan["preload"], plan["site"], views)
+    except Exception as error:  # noqa: BLE001 - whatever a module raises as it is imported
+        _refuse(int(control), "preload", error)
+    walls = containment.Walls(
+        seccomp=plan["seccomp"].encode("latin-1"),
+        landlock=landlock.abi() if plan["landlock"] else 0,
+        readable=tuple(
+            path for path in (f"/{name}" for name in os.listdir("/"))
+            if path not in containment.WRITABLE
+        ),
+    )  # fmt: skip
+    try:
+        try_out(walls, plan["trial_uid"])
+    except OSError as error:
+        _refuse(int(control), "walls", error)
+    gc.collect()
+    gc.freeze()  # clones then leave these objects, and their pages, alone
+    try:
+        Zygote(socket.socket(fileno=int(control)), views, walls).serve()
+    except Born as born:
+        alive = born
+    else:
+        return
+    alive.settle()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)
+    init.main()
+    os._exit(0)
+
+
+class Zygote(Launcher):
+    """A launcher that clones itself."""
+
+    def __init__(self, control: socket.socket, views: Views, walls: containment.Walls) -> None:
+        self._views = views
+        self._walls = walls
+        with views.on_host():
+            self._own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._networks: list[int] = []
+        super().__init__(control, "")
+
+    def _host(self) -> AbstractContextManager[None]:
+        return self._views.on_host()
+
+    def _begin(self, plan: dict[str, Any], channels: list[int]) -> Child:
+        with self._host():
+            child = ClonedChild(plan, self._walls)
+        network = self._networks.pop() if self._networks else namespaces.enter_new_network()
+        try:
+            kernel.setns(network, namespaces.CLONE_NEWNET)
+            child.start(channels)
+        except Exception:
+            with self._host():
+                child.give_back()
+            raise
+        finally:
+            if os.getpid() != 1:
+                kernel.setns(self._own_network, namespaces.CLONE_NEWNET)
+                os.close(network)
+        return child
+
+    def _idle(self) -> bool:
+        """Make a network namespace ahead; return whether another is wanted."""
+        if len(self._networks) < _SPARE_NETWORKS:
+            self._networks.append(namespaces.enter_new_network())
+            kernel.setns(self._own_network, namespaces.CLONE_NEWNET)
+        return len(self._networks) < _SPARE_NETWORKS
+
+
+def _refuse(control: int, what: str, error: Exception) -> NoReturn:
+    """Tell why there will be no zygote, and end."""
+    why = str(error) if what == "walls" else f"{type(error).__name__}: {error}"
+    with socket.socket(fileno=control) as channel:
+        channel.send(json.dumps({"say": "refused", "what": what, "why": why}).encode())
+    sys.exit(1)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    size = os.fstat(descriptor).st_size
+    plan: dict[str, Any] = json.loads(os.pread(descriptor, size, 0))
+    return plan
+
+
+def _preload(names: list[str], folders: list[str], views: Views) -> None:
+    """Import what every sandbox of the template shall find imported.
+
+    Raises:
+        RuntimeError: An import started a thread, which clones would lose.
+    """
+    if not names:
+        return
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    for folder in folders:
+        site.addsitedir(folder)
+    for name in names:
+        __import__(name)
+    with views.on_host():
+        threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise RuntimeError(f"importing {', '.join(names)} started threads, which no clone has")
+    for name in _ONE_THREAD:
+        del os.environ[name]

@@ -1,0 +1,95 @@
+"""The launchers of one client: a zygote for each template and level, and one for all programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anyio
+
+from sandbox_sdk.engine.launcher import Launcher
+from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.errors import IsolationError
+from sandbox_sdk.isolation.runtimes.base import Runtime, TemplatePlan
+from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
+from sandbox_sdk.isolation.runtimes.zygote import Zygote
+from sandbox_sdk.values import Wall
+
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    "zygote": Zygote,
+    "bubblewrap": lambda: Bubblewrap(find()),
+}
+"""How each runtime is made, the preferred first."""
+
+
+class Launchers:
+    """Starts launchers on first use and again after their end."""
+
+    def __init__(self, agent: Path, supervisor: Supervisor) -> None:
+        self._agent = agent
+        self._supervisor = supervisor
+        self._runtimes: dict[str, Runtime] = {}
+        self._refusals: dict[str, Wall] = {}
+        self._launchers: dict[object, Launcher] = {}
+        self._locks: dict[object, anyio.Lock] = {}  # each guards one entry of _launchers
+
+    async def find(
+        self, shared: TemplatePlan, key: object, wanted: str | None
+    ) -> tuple[Runtime, Launcher]:
+        """Return a runtime that works here, and its launcher for a template.
+
+        Args:
+            shared: What the template's sandboxes share.
+            key: Tells apart templates, levels and whatever else a zygote is made for.
+            wanted: The only runtime to try; ``None`` is the first that works.
+
+        Raises:
+            IsolationError: None works on this host; the message has each reason and fix.
+            LaunchError: A launcher ended at once.
+            TemplateError: A module could not be imported ahead.
+        """
+        refused: list[Wall] = []
+        for name in RUNTIMES if wanted is None else (wanted,):
+            runtime, missing = await self._runtime(name)
+            if not missing:
+                try:
+                    return runtime, await self._launcher(runtime, shared, key)
+                except IsolationError as error:
+                    self._refusals[name] = Wall(name=name, in_force=False, detail=str(error))
+                    missing = (self._refusals[name],)
+            refused += missing
+        said = "; ".join(
+            f"{wall.detail}. To mend it: {wall.fix}" if wall.fix else wall.detail
+            for wall in refused
+        )
+        raise IsolationError(f"no sandbox can be made on this host: {said}", walls=tuple(refused))
+
+    async def aclose(self) -> None:
+        """End every launcher, and with it its sandboxes. Idempotent."""
+        async with anyio.create_task_group() as group:
+            for launcher in self._launchers.values():
+                group.start_soon(launcher.aclose)
+
+    async def _runtime(self, name: str) -> tuple[Runtime, Sequence[Wall]]:
+        """Return a runtime and what it lacks here."""
+        if name not in self._runtimes:
+            runtime = RUNTIMES[name]()
+            walls = await anyio.to_thread.run_sync(runtime.probe)
+            self._runtimes[name] = runtime
+            for wall in walls:
+                if not wall.in_force:
+                    self._refusals[name] = wall
+        missing = (self._refusals[name],) if name in self._refusals else ()
+        return self._runtimes[name], missing
+
+    async def _launcher(self, runtime: Runtime, shared: TemplatePlan, key: object) -> Launcher:
+        key = (runtime.name, key if runtime.clones else None)
+        async with self._locks.setdefault(key, anyio.Lock()):
+            launcher = self._launchers.get(key)
+            if launcher is not None and launcher.alive:
+                return launcher
+            if launcher is not None:
+                await launcher.aclose()
+            started = await Launcher.start(self._agent, runtime.boot(shared), self._supervisor)
+            self._launchers[key] = started
+            return started
