@@ -168,7 +168,7 @@ def _parse_waive(waive: object, rules: Policy | None) -> tuple[str, ...]:
     faults = Faults()
     names: dict[str, None] = {}
     # Whatever the caller's iterable holds is checked here.
-    for name in waive:  # pyright: ignore[reportUnknownVariableType]
+    for name in list[object](waive):  # pyright: ignore[reportUnknownArgumentType]
         if not isinstance(name, str) or name not in WAIVABLE:
             hint = suggestion(name, WAIVABLE) if isinstance(name, str) else ""
             faults.add("waive", f"nothing that can be waived is called {describe(name)}{hint}")

@@ -135,10 +135,13 @@ def _show_isolation(output: Output, sandbox: AsyncSandbox) -> None:
     if (isolation := sandbox.isolation) is None:
         raise AssertionError("unreachable: the sandbox is set up")
     output.heading("Isolation in force")
+    proven = sum(wall.in_force for wall in isolation.walls)
     output.line(
-        f"    {isolation.runtime}, level {isolation.level}: {len(isolation.walls)} walls proven "
+        f"    {isolation.runtime}, level {isolation.level}: {proven} walls proven "
         "from inside, no network"
     )
+    if isolation.waived:
+        output.line(f"    missing, as waived: {', '.join(isolation.waived)}")
     held = {limit.name: limit.held_by for limit in sandbox.limits if limit.name in _SHOWN}
     for name, by in held.items():
         output.line(f"    {name}: {'not held on this host' if by == 'none' else f'held by {by}'}")

@@ -29,14 +29,16 @@ class Isolation:
     """What is really in force in a running sandbox, proven from inside at set-up.
 
     Attributes:
-        level: The security level, all of whose promises hold.
+        level: The security level, all of whose promises hold but those that were waived.
         runtime: What made the sandbox, for example ``bubblewrap``.
-        walls: Every wall, with how it was proven.
+        walls: Every wall, with how it was proven; a waived one that is missing is not in force.
+        waived: Walls and limits of the level that are missing here, by name, as the caller allowed.
     """
 
     level: SecurityLevel
     runtime: str
     walls: tuple[Wall, ...] = ()
+    waived: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

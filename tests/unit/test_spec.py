@@ -165,6 +165,30 @@ def test_bad_metadata_is_refused(metadata: object) -> None:
     assert line.startswith("metadata")
 
 
+def test_waivers_are_names_that_the_level_lets_waive() -> None:
+    spec = parse_spec("x", settings=SETTINGS, waive=["landlock", "disk", "landlock"])
+    assert spec.waive == ("landlock", "disk")
+
+
+@pytest.mark.parametrize(
+    ("level", "waive", "told"),
+    [
+        ("high", ["landlok"], 'did you mean "landlock"?'),
+        ("high", ["seccomp"], "nothing that can be waived is called 'seccomp'"),
+        ("high", ["all"], "known are cpu, disk, landlock, memory, own_uid, pids"),
+        ("high", [7], "nothing that can be waived is called 7"),
+        ("high", "landlock", 'waive=("landlock",)'),
+        ("high", 7, "not 7"),
+        ("medium", ["landlock"], 'level "medium" does not require it: leave out "landlock"'),
+        ("low", ["landlock"], 'level "low" is made of it: leave out "landlock"'),
+    ],
+)
+def test_no_other_waiver_is_one(level: str, waive: object, told: str) -> None:
+    (line,) = faults(security_level=level, waive=waive)
+    assert line.startswith("waive: ")
+    assert told in line
+
+
 def test_all_faults_come_at_once() -> None:
     lines = faults(
         "",
