@@ -8,6 +8,7 @@ from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
 from sandbox_sdk.cli.models import models
+from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 
@@ -19,7 +20,7 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, delete, doctor, models):
+for _command in (demo, execute, list_, export, delete, doctor, policy_, models):
     app.add_command(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
@@ -15,9 +16,9 @@ from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
 from sandbox_sdk.parse import parse_size
-from sandbox_sdk.policies import MEDIUM
+from sandbox_sdk.policies import BUILT, LEVELS, WAIVABLE, Policy
 from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
-from sandbox_sdk.values import Resources
+from sandbox_sdk.values import Resources, SecurityLevel
 from sandbox_sdk_sync import Files, Sandbox, SandboxClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +34,17 @@ def words(page: str) -> set[str]:
     return {word for code in CODE.findall(PAGES[page]) for word in re.split(r"[^\w.]+", code)}
 
 
-def rows(page: str) -> dict[str, list[str]]:
-    """The first cell of every table row, without backticks, and the cells after it."""
-    found = (line.strip("|").split("|") for line in PAGES[page].splitlines() if line[:1] == "|")
+def rows(page: str, section: str = "") -> dict[str, list[str]]:
+    """The first cell of every table row, without backticks, and the cells after it.
+
+    Args:
+        page: The page.
+        section: The title of the only section to look at, with its marks.
+    """
+    text = PAGES[page]
+    if section:
+        text = text.partition(f"{section}\n")[2].partition("\n#")[0]
+    found = (line.strip("|").split("|") for line in text.splitlines() if line[:1] == "|")
     return {first.strip().strip("`"): [cell.strip() for cell in rest] for first, *rest in found}
 
 
@@ -95,8 +104,33 @@ def test_every_state_is_documented_with_its_status() -> None:
     assert documented == {state.value: status for state, status in STATUS.items()}
 
 
-def test_every_wall_and_promise_is_documented() -> None:
-    assert set(MEDIUM.walls) <= words("isolation")
+def test_every_promise_of_every_level_is_documented() -> None:
     flat = " ".join(PAGES["isolation"].split())
-    for promise in MEDIUM.promises:
-        assert promise in flat
+    for rules in LEVELS.values():
+        for said in (*rules.promises, *rules.not_promised):
+            assert said in flat
+
+
+def test_the_levels_that_are_offered_are_those_documented() -> None:
+    table = rows("isolation")
+    for level in get_args(SecurityLevel):
+        assert table[level][0].startswith("yes" if level in BUILT else "not yet"), level
+
+
+@pytest.mark.parametrize("rules", LEVELS.values(), ids=lambda rules: rules.level)
+def test_the_walls_of_a_level_are_those_documented(rules: Policy) -> None:
+    header = rows("isolation")["wall"]
+    column = header.index(rules.level)
+    documented = {
+        wall
+        for first, cells in rows("isolation").items()
+        if len(cells) == len(header) and cells[column] == "yes"
+        for wall in re.findall(r"\w+", first)
+    }
+    assert documented == set(rules.walls)
+
+
+def test_every_waiver_is_documented_with_its_levels() -> None:
+    for name in WAIVABLE:
+        levels = set(CODE.findall(rows("isolation", "### Going without a wall")[name][0]))
+        assert levels == {rules.level for rules in LEVELS.values() if name in rules.waivable}
