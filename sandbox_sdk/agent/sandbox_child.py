@@ -15,7 +15,7 @@ from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
 _LAST_WORDS = 4096
 _EMPTY_SECONDS = 5.0
 _STAGE_BYTES = 1024 * 1024
-_HIGH = 64  # above all that is settled
+_HIGH = 16  # above all that is settled
 _HIGHEST = (1 << 31) - 1
 
 

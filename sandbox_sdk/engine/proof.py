@@ -164,11 +164,11 @@ def _socket_families(report: _Report) -> _Found:
 
 
 def _landlock(report: _Report) -> _Found:
-    """Only ``EACCES`` is Landlock's word: a missing file or read-only mount would prove nothing."""
+    """Only Landlock refuses to read the root folder: its permissions are open to all."""
     said = report.hello["landlock"]
     return _Found(
         said == errno.EACCES,
-        f"opening a file to write that its owner may, but no rule allows: {_word(said)}",
+        f"opening the root folder, which no rule allows: {_word(said)}",
     )
 
 

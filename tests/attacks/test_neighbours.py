@@ -65,7 +65,7 @@ async def test_processes_of_a_neighbour_are_not_seen(
         neighbour.start_command(["sleep", "98765"]) as _,
     ):
         shown = await sandbox.run_command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-        assert "agent init" in shown.stdout
+        assert "/opt/agent" in shown.stdout
         assert "98765" not in shown.stdout
         everywhere = [command_line(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()]
         assert any("98765" in line for line in everywhere)

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent
 LANES = 2
 EARLY_SECONDS, LATE_SECONDS = 0.9, 0.4
-KEPT = {"agent", "models", "owners", "runs", "sandboxes", "uids"}
+KEPT = {"agent", "models", "owners", "runs", "sandboxes", "templates", "uids"}
 
 
 @attrs.define
@@ -227,19 +227,26 @@ async def test_second_process_while_and_after(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[AsyncSandbox]:
+async def sandbox(tmp_path: Path, runtime: str) -> AsyncIterator[AsyncSandbox]:
     async with AsyncSandboxClient(state_dir=tmp_path / "state") as client:
-        sandbox = await client.create_sandbox("killed")
+        sandbox = await client.create_sandbox("killed", runtime=runtime)
         await sandbox.setup()
         yield sandbox
 
 
 def _launcher() -> int:
-    (found,) = [pid for pid in below(os.getpid()) if " launcher " in command_line(pid)]
+    """The process of ours that starts sandboxes: in a zygote's words, its agent's folder."""
+    (found,) = [
+        pid for pid in below(os.getpid()) if " launcher " in command_line(pid) or _is_zygote(pid)
+    ]
     return found
 
 
-def _runtime() -> int:
+def _is_zygote(pid: int) -> bool:
+    return " zygote " in command_line(pid) and status(pid)["NSpid"] == str(pid)
+
+
+def _bwrap() -> int:
     return next(pid for pid in below(_launcher()) if "--args" in command_line(pid))
 
 
@@ -248,7 +255,16 @@ def _agent() -> int:
     return found
 
 
-@pytest.mark.parametrize("find", [_launcher, _runtime, _agent], ids=["launcher", "bwrap", "agent"])
+@pytest.mark.parametrize(
+    ("runtime", "find"),
+    [
+        ("zygote", _launcher),
+        ("zygote", _agent),
+        ("bubblewrap", _launcher),
+        ("bubblewrap", _bwrap),
+        ("bubblewrap", _agent),
+    ],
+)
 async def test_kill_of_what_holds_a_sandbox(sandbox: AsyncSandbox, find: Callable[[], int]) -> None:
     """The call in flight tells that the sandbox died; then it can be set up again."""
     done: list[CommandResult] = []

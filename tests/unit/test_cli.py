@@ -13,6 +13,7 @@ from command_line import on_terminal, run
 
 from sandbox_sdk.cli.app import app
 from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.engine import launchers
 from sandbox_sdk.values import Wall
 
 
@@ -151,6 +152,7 @@ def test_a_sandbox_that_does_not_start_fails_the_doctor(
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delitem(launchers.RUNTIMES, "zygote")
     done = invoke(tmp_path / "state", "doctor", "--json")
     walls = {wall["name"]: wall for wall in json.loads(done.stdout)["walls"]}
     assert walls["bubblewrap_sandbox"]["in_force"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import re
 import struct
 
 from sandbox_sdk.isolation.walls import kernel
@@ -16,16 +17,18 @@ _HIGHEST = 64
 FIELDS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 """The capability sets of ``/proc/<pid>/status``."""
 
+_RIGHTS = re.compile(rb"^(Cap[A-Z][a-z]+|NoNewPrivs|Seccomp):\t(\w+)$", re.MULTILINE)
+
 
 def status(pid: str = "self") -> dict[str, str]:
-    """Return ``/proc/<pid>/status`` as name -> text.
+    """Return what ``/proc/<pid>/status`` tells of a process's rights, as name -> text.
 
     Raises:
         OSError: The process is gone.
     """
-    with open(f"/proc/{pid}/status") as lines:
-        fields = (line.split(":", 1) for line in lines)
-        return {name: value.strip() for name, value in fields}
+    with open(f"/proc/{pid}/status", "rb") as file:
+        text = file.read()
+    return {name.decode(): value.decode() for name, value in _RIGHTS.findall(text)}
 
 
 def held(fields: dict[str, str]) -> list[str]:

@@ -61,7 +61,7 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
 
     Args:
         flags: ``CLONE_NEW*``.
-        cgroup: The folder of a version 2 control group to be born in; -1 is the parent's. Linux 5.7.
+        cgroup: The folder of a version 2 control group to be born in (Linux 5.7); -1 is none.
 
     Raises:
         OSError: The kernel refused.
