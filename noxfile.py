@@ -18,7 +18,7 @@ nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SUPPORTED = nox.project.python_versions(PROJECT)
-EVERYTHING = ("-e", ".[local,bwrap]")
+EVERYTHING = ("-e", ".[local,bwrap,packages]")
 """The project with all that its tests need of it."""
 
 

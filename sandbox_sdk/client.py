@@ -17,9 +17,10 @@ from sandbox_sdk.errors import SandboxClosed
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
 from sandbox_sdk.parts import Parts
 from sandbox_sdk.policies import policy
+from sandbox_sdk.requirements import parse_packages, parse_preload
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.spec import parse_spec
-from sandbox_sdk.values import Resources, SandboxInfo
+from sandbox_sdk.values import Resources, SandboxInfo, TemplateInfo
 
 
 class AsyncSandboxClient:
@@ -175,6 +176,51 @@ class AsyncSandboxClient:
         await parts.backend.delete(id)
         if known := self._sandboxes.pop(id, None):
             known._forget()  # pyright: ignore[reportPrivateUsage] - part of the deletion
+
+    async def build_template(
+        self,
+        packages: Iterable[str] | str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        preload: Iterable[str] = (),
+    ) -> TemplateInfo:
+        """Build a template ahead, or return at once if it is there. Cancelling ends the build.
+
+        Args:
+            packages: Requirements, or the path of a file of them, as for ``create_sandbox()``.
+            name: A name to ask for it by, ``create_sandbox(..., template=name)``. A name that
+                another template had goes over to this one.
+            preload: Modules that sandboxes asking for it by its name import before they start.
+
+        Raises:
+            ConfigError: A requirement, module or name is none; all faults at once.
+            TemplateError: It cannot be built: no uv, no network, no such package, no wheel of
+                it, a file that is not the one locked. The message says what to do.
+            StateError: The state folder cannot be written, as when its disk is full.
+        """
+        requirements = await run_sync(parse_packages, packages)
+        modules = parse_preload(preload)
+        return await (await self._open()).templates.build(requirements, name=name, preload=modules)
+
+    async def list_templates(self) -> list[TemplateInfo]:
+        """Return all templates that were built, oldest first."""
+        return list(await run_sync((await self._open()).templates.store.list))
+
+    async def verify_template(self, template: str) -> TemplateInfo:
+        """Read every file of a built template, by its name or key, and compare their digest.
+
+        Raises:
+            TemplateError: There is none, or it is not what was built.
+        """
+        return await run_sync((await self._open()).templates.store.verify, template)
+
+    async def remove_template(self, template: str) -> TemplateInfo:
+        """Remove a built template, by its name or key, for good; return what it was.
+
+        Raises:
+            TemplateError: There is none, or a client that is still open uses it.
+        """
+        return await run_sync((await self._open()).templates.store.remove, template)
 
     async def get_orchestrator(self) -> AsyncSDKOrchestrator:
         """Return the orchestrator of this client's sandboxes."""

@@ -83,6 +83,7 @@ class Parts:
             await self.backend.aclose()
         finally:
             self.closed = True
+            self.templates.release()
             await self.supervisor.aclose()
             await self.store.aclose()
 

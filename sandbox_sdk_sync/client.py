@@ -10,7 +10,7 @@ from typing import Self
 
 from sandbox_sdk.auth import AuthStatus
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.values import Resources, SandboxInfo
+from sandbox_sdk.values import Resources, SandboxInfo, TemplateInfo
 from sandbox_sdk_sync._twin import Root
 from sandbox_sdk_sync.orchestrator import SDKOrchestrator
 from sandbox_sdk_sync.sandbox import Sandbox
@@ -152,6 +152,49 @@ class SandboxClient(Root[AsyncSandboxClient]):
             SandboxBusy: Another live process holds it.
         """
         self._call(self._core.delete_sandbox, id)
+
+    def build_template(
+        self,
+        packages: Iterable[str] | str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        preload: Iterable[str] = (),
+    ) -> TemplateInfo:
+        """Build a template ahead, or return at once if it is there. Cancelling ends the build.
+
+        Args:
+            packages: Requirements, or the path of a file of them, as for ``create_sandbox()``.
+            name: A name to ask for it by, ``create_sandbox(..., template=name)``. A name that
+                another template had goes over to this one.
+            preload: Modules that sandboxes asking for it by its name import before they start.
+
+        Raises:
+            ConfigError: A requirement, module or name is none; all faults at once.
+            TemplateError: It cannot be built: no uv, no network, no such package, no wheel of
+                it, a file that is not the one locked. The message says what to do.
+            StateError: The state folder cannot be written, as when its disk is full.
+        """
+        return self._call(self._core.build_template, packages, name=name, preload=preload)
+
+    def list_templates(self) -> list[TemplateInfo]:
+        """Return all templates that were built, oldest first."""
+        return self._call(self._core.list_templates)
+
+    def verify_template(self, template: str) -> TemplateInfo:
+        """Read every file of a built template, by its name or key, and compare their digest.
+
+        Raises:
+            TemplateError: There is none, or it is not what was built.
+        """
+        return self._call(self._core.verify_template, template)
+
+    def remove_template(self, template: str) -> TemplateInfo:
+        """Remove a built template, by its name or key, for good; return what it was.
+
+        Raises:
+            TemplateError: There is none, or a client that is still open uses it.
+        """
+        return self._call(self._core.remove_template, template)
 
     def get_orchestrator(self) -> SDKOrchestrator:
         """Return the orchestrator of this client's sandboxes."""

@@ -11,6 +11,7 @@ from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.sandboxes import delete, export, list_
+from sandbox_sdk.cli.templates import template
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,7 +21,7 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, delete, doctor, policy_, models):
+for _command in (demo, execute, list_, export, delete, doctor, policy_, models, template):
     app.add_command(_command)
 
 

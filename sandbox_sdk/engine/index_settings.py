@@ -25,7 +25,14 @@ _FROM_HOST = frozenset(
 )  # fmt: skip
 """Variables of ours that uv is given, besides proxies and ``UV_INDEX*``; nothing else enters."""
 
-_OF_UV = ("UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX")
+_WHERE = frozenset(
+    {
+        "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX",
+        "UV_INDEX_URL",
+    }
+)  # fmt: skip
+"""Those by which uv is told where to look."""
+
 _PIP_SECTIONS = ("global", "install", ":env:")  # the later goes before the earlier
 
 
@@ -36,7 +43,7 @@ def find() -> tuple[dict[str, str], tuple[str, ...]]:
         for name, value in os.environ.items()
         if name in _FROM_HOST or name.startswith("UV_INDEX") or name.lower().endswith("_proxy")
     }
-    if any(name.startswith(_OF_UV) for name in environment) or _has_file(environment):
+    if not _WHERE.isdisjoint(environment) or _has_file(environment):
         return environment, ()
     found, flags = translate(_pip_config())
     return {**found, **environment}, flags

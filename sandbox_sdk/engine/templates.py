@@ -21,8 +21,9 @@ from sandbox_sdk.engine.template_store import KEY, Named, TemplateStore
 from sandbox_sdk.errors import SandboxError
 from sandbox_sdk.isolation.runtimes.base import View
 from sandbox_sdk.parse import describe, fault
+from sandbox_sdk.policies import LEVELS
 from sandbox_sdk.store.folders import state_error
-from sandbox_sdk.values import SandboxSpec, SecurityLevel, TemplateInfo
+from sandbox_sdk.values import SandboxSpec, TemplateInfo
 
 BUILT_IN = ("python", "host")
 """The templates that need no building: without, and with, this environment's packages."""
@@ -47,11 +48,6 @@ class Template:
     key: str
     view: View
     preload: tuple[str, ...] = ()
-
-
-def default_template(level: SecurityLevel) -> str:
-    """Return the template of a sandbox that asks for none."""
-    return "python" if level in ("high", "maximum") else "host"
 
 
 def key_of(packages: Sequence[str]) -> str:
@@ -98,7 +94,7 @@ class Templates:
             StateError: The state folder cannot be used.
         """
         key = key_of(spec.packages) if spec.packages else spec.template
-        key = key or default_template(spec.security_level)
+        key = key or LEVELS[spec.security_level].default_template
         async with self._locks.setdefault(key, anyio.Lock()):
             if key not in self._ready:
                 if spec.packages:

@@ -28,6 +28,7 @@ INSTALL = 'pip install "sandbox-sdk[packages]", or install uv and have it on PAT
 """How to get the program that builds templates."""
 
 _TAIL = 4000
+_STEPS = ("Resolved", "Downloading", "Prepared", "Installed")
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 # What uv says, in lower case -> what to do about it; the first that fits is told.
@@ -97,7 +98,7 @@ async def build(
     tell(f"building a template with {len(packages)} requirements: {_shortened(packages)}")
     make = ("--relocatable", "--no-project", "--no-python-downloads", "--quiet")
     await run(uv, "venv", *make, "--python", executable(), venv)
-    install = ("--no-build", "--link-mode", "copy", "--no-progress", *flags)
+    install = ("--no-build", "--link-mode", "copy", *flags)
     python = venv / "bin/python"
     await run(uv, "pip", "install", *install, "--python", python, "--requirements", requirements)
     tell("compiling")
@@ -117,7 +118,7 @@ async def _run(
     tell: Callable[[str], None],
 ) -> str | None:
     """Run a program to its end; return its last words if it failed. Cancelling kills it."""
-    said = ""
+    said = line = ""
     async with await anyio.open_process(
         command,
         stdin=subprocess.DEVNULL,
@@ -131,15 +132,17 @@ async def _run(
         try:
             if process.stderr is not None:
                 async for text in TextReceiveStream(process.stderr, errors="replace"):
-                    said = (said + _PASSWORD.sub("***", text))[-_TAIL:]
-                    for line in text.splitlines():
-                        if line.startswith(("Resolved", "Prepared", "Installed")):
-                            tell(line)
+                    *lines, line = (line + text).split("\n")
+                    said = "\n".join([said, *lines])[-_TAIL:]
+                    for each in lines:
+                        if each.startswith(_STEPS):
+                            tell(each)
             code = await process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so it is still its id
             raise
-    return None if code == 0 else said.strip() or f"it ended with code {code}"
+    said = _PASSWORD.sub("***", f"{said}\n{line}").strip()
+    return None if code == 0 else said or f"it ended with code {code}"
 
 
 def _failed(said: str) -> TemplateError:

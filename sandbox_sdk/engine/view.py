@@ -178,12 +178,9 @@ class _Host:
 def _bare_venv(python: str, packages: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the links and files of an environment that adds folders of packages, or none."""
     links = {f"{VENV}/bin/{name}": python for name in ("python", "python3", VERSION)}
-    texts = {
-        f"{VENV}/pyvenv.cfg": pyvenv_cfg(python),
-        f"{VENV_SITE}/sandbox.pth": "".join(
-            f"import site; site.addsitedir({folder!r})\n" for folder in packages
-        ),
-    }
+    texts = {f"{VENV}/pyvenv.cfg": pyvenv_cfg(python)}
+    if added := "".join(f"import site; site.addsitedir({folder!r})\n" for folder in packages):
+        texts[f"{VENV_SITE}/sandbox.pth"] = added
     return links, texts
 
 
