@@ -88,6 +88,7 @@ class PlainWorkplace:
         self.files = PlainFiles(folder)
         self.limits: tuple[Limit, ...] = ()
         self.isolation: Isolation | None = None
+        self.waived: tuple[str, ...] = ()
         self.dead = False
         self.commands: list[str] = []
 
@@ -99,7 +100,7 @@ class PlainWorkplace:
     async def setup(self) -> None:
         """Make the folder."""
         await anyio.Path(self.folder).mkdir(parents=True, exist_ok=True)
-        self.isolation = Isolation(level="unsafe", runtime="subprocess")
+        self.isolation = Isolation(level="unsafe", runtime="subprocess", waived=self.waived)
         self.limits = (Limit(name="timeout", value=None, held_by="host-clock"),)
 
     async def run_command(

@@ -95,6 +95,15 @@ async def test_sha256sum_accepts_every_file_of_an_export(runs: Runs, tmp_path: P
     assert "a mock" in (place / "README.txt").read_text()
 
 
+async def test_an_export_tells_which_walls_were_waived(runs: Runs, tmp_path: Path) -> None:
+    runs.workplace.waived = ("landlock", "disk")
+    place = export_run(await runs.make(), tmp_path / "results")
+    lock = json.loads((place / "lock.json").read_bytes())
+    result = json.loads((place / "result.json").read_bytes())
+    assert lock["sandbox"]["isolation"]["waived"] == ["landlock", "disk"]
+    assert result["provenance"]["isolation"]["waived"] == ["landlock", "disk"]
+
+
 async def test_the_tables_tell_what_the_result_tells(runs: Runs, tmp_path: Path) -> None:
     place = export_run(await runs.make(), tmp_path / "results")
     result = json.loads((place / "result.json").read_bytes())
