@@ -119,7 +119,15 @@ class ClonedChild(Child):
         super().__init__(plan, None)
 
     def _prepare(self) -> None:
-        self._mount = mounts.detached(self._plan["workspace"], writable=True)
+        memory = self._plan["workspace_memory"]
+        if memory is None:
+            self._mount = mounts.detached(self._plan["workspace"], writable=True)
+        else:
+            owner = self.uid or os.getuid()
+            self._mount = mounts.detached_tmpfs(
+                size_bytes=memory["bytes"], files=memory["files"], uid=owner, gid=owner
+            )
+            self.workspace = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._mount)
         if self._group is not None:
             self._gate = self._group.gate()
 
@@ -149,6 +157,9 @@ class ClonedChild(Child):
     def give_back(self) -> None:
         """Give back what it holds on the host, as far as nothing of it runs."""
         self._let_go()
+        if self.workspace >= 0:
+            os.close(self.workspace)
+            self.workspace = -1
         super().give_back()
 
     def _let_go(self) -> None:

@@ -168,7 +168,8 @@ class Launcher:
             self._selector.unregister(info)
         if init is not None:
             said = {"say": "started", "id": child.name, "pid": init.pid, "uid": child.uid}
-            self._say(said, [init.pidfd])
+            opened = [init.pidfd, child.workspace] if child.workspace >= 0 else [init.pidfd]
+            self._say(said, opened)
 
     def _ended(self, child: Child) -> None:
         self._selector.unregister(child.pidfd)

@@ -60,6 +60,7 @@ class Child:
         pidfd: Of the child.
         info: Descriptor on which the child tells the number of PID 1; -1 when that is known.
         uid: The host uid it was dropped to; 0 where none was needed.
+        workspace: Of a workspace that only a descriptor leads to; else -1.
         counted: What the kernel counted against its limits, final once it was reaped.
     """
 
@@ -82,7 +83,7 @@ class Child:
         self._init: Init | None = None
         self._gone_at = 0.0
         self._pid = self._stderr = -1
-        self.pidfd = self.info = -1
+        self.pidfd = self.info = self.workspace = -1
         self.counted = cgroups.Counters()
         self._info_text = b""
         self.uid = 0

@@ -187,7 +187,7 @@ class LocalBackend:
 
     async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
-        workspace = self._folders.workspace(id)
+        workspace = self._workspace(id)
         if not workspace.exists():
             return Collected()
         try:
@@ -197,7 +197,7 @@ class LocalBackend:
 
     async def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
         """Yield a file of a workspace, running or not; no link is followed."""
-        workspace = self._folders.workspace(id)
+        workspace = self._workspace(id)
         inside = path.removeprefix(f"{WORKSPACE}/")
         try:
             descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
@@ -237,6 +237,11 @@ class LocalBackend:
             for held in list(self._held.values()):
                 group.start_soon(held.running.end, stopped)
         await self._engine.aclose()
+
+    def _workspace(self, id: str) -> Path:
+        """A sandbox's files as this process reaches them now."""
+        held = self._held.get(id)
+        return held.running.workspace if held else self._folders.workspace(id)
 
     def _lock(self, id: str) -> anyio.Lock:
         return self._starting.setdefault(id, anyio.Lock())

@@ -26,6 +26,7 @@ STAGE = f"{RUN}/stage"
 """Where the launcher of a root client shows folders to the uids it drops to."""
 
 _LARGEST = 64 * 1024
+_MOST_DESCRIPTORS = 2
 
 
 @attrs.define(eq=False)
@@ -37,6 +38,7 @@ class Launched:
         pid: Its PID 1 as the host numbers it; 0 before it started.
         pidfd: Of PID 1; -1 before it started and after ``release``.
         uid: The host uid it was dropped to; 0 where none was needed.
+        workspace: Of its workspace in memory; -1 where that is a host folder.
         ended: Set when nothing of it is left on the host.
         status: Exit code of the runtime's program, or minus the signal, once it ended.
         stderr: What the runtime's program said.
@@ -47,6 +49,7 @@ class Launched:
     pid: int = 0
     pidfd: int = -1
     uid: int = 0
+    workspace: int = -1
     changed: anyio.Event = attrs.field(factory=anyio.Event)
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     status: int | None = None
@@ -77,10 +80,11 @@ class Launched:
                 return
 
     def release(self) -> None:
-        """Give the descriptor back."""
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        """Give the descriptors back."""
+        for descriptor in (self.pidfd, self.workspace):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = self.workspace = -1
 
 
 class Launcher:
@@ -204,7 +208,9 @@ class Launcher:
             while True:
                 await anyio.wait_readable(self._control)
                 try:
-                    data, ancillary, _, _ = self._control.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
+                    data, ancillary, _, _ = self._control.recvmsg(
+                        _LARGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS)
+                    )
                 except BlockingIOError:
                     continue
                 if not data:
@@ -234,6 +240,8 @@ class Launcher:
         if said["say"] == "started":
             launched.pid, launched.uid = said["pid"], said["uid"]
             launched.pidfd = descriptors[0]
+            if len(descriptors) > 1:
+                launched.workspace = descriptors[1]
         else:
             launched.status, launched.stderr = said["status"], said["stderr"]
             launched.counted = Counters(**said["counted"])

@@ -22,13 +22,16 @@ _GROUP_FIX = (
 _MOUNT_FIX = "use a runtime that mounts the workspace with a size"
 
 
-def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple[Limit, ...]:
+def held(
+    spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str, *, in_memory: bool
+) -> tuple[Limit, ...]:
     """Return every limit with what holds it.
 
     Args:
         spec: The sandbox.
         hierarchy: Where control groups can be made, or ``None``.
         no_group: Why there is none.
+        in_memory: Whether the workspace is a file system of its own, in memory.
     """
     resources = spec.resources
     group = f"cgroup-v{hierarchy.version}" if hierarchy else ""
@@ -55,11 +58,18 @@ def held(spec: SandboxSpec, hierarchy: Hierarchy | None, no_group: str) -> tuple
         Limit(
             name="disk",
             value=resources.disk_bytes,
-            held_by="watchdog",
-            note=f"the workspace is a host folder; {looks} or, where that takes long, less often, "
+            held_by="mount" if in_memory else "watchdog",
+            note="the workspace lies in memory, which counts as the sandbox's"
+            if in_memory
+            else f"the workspace is a host folder; {looks} or, where that takes long, less often, "
             "so a fast writer overshoots it; files that are deleted but still open are not counted",
         ),
-        Limit(name="disk_files", value=resources.disk_files, held_by="watchdog", note=f"{looks}"),
+        Limit(
+            name="disk_files",
+            value=resources.disk_files,
+            held_by="mount" if in_memory else "watchdog",
+            note="" if in_memory else looks,
+        ),
         Limit(
             name="tmp",
             value=resources.tmp_bytes,

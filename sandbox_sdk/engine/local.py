@@ -12,7 +12,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.agent import frames
-from sandbox_sdk.engine import limits, payload, plan, proof
+from sandbox_sdk.engine import limits, payload, plan, proof, saving
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.launcher import Launched
 from sandbox_sdk.engine.launchers import Launchers
@@ -118,15 +118,28 @@ class Engine:
                 hello,
                 host_uid=host_uid(launched.pid),
                 allowed_env=frozenset({*shared.view.env, _BWRAP_SETS}),
+                waive=spec.waive,
             )
+            held = limits.held(
+                spec, host.hierarchy, host.no_group, in_memory=launched.workspace >= 0
+            )
+            weak = limits.require(rules, held, spec.waive)
+            missing = tuple(wall.name for wall in walls if not wall.in_force)
+            live = await _opened(launched, workspace)
             running = Running(
                 spec=spec,
                 launched=launched,
                 launcher=launcher,
-                workspace=workspace,
+                workspace=live,
+                saved=workspace if launched.workspace >= 0 else None,
                 group=host.hierarchy.group(sandbox_id) if host.hierarchy else None,
-                isolation=Isolation(level=spec.security_level, runtime=runtime.name, walls=walls),
-                limits=limits.held(spec, host.hierarchy, host.no_group),
+                isolation=Isolation(
+                    level=spec.security_level,
+                    runtime=runtime.name,
+                    walls=walls,
+                    waived=(*missing, *weak),
+                ),
+                limits=held,
                 activity=channel.activity,
                 on_end=on_end,
             )
@@ -163,6 +176,19 @@ class Engine:
                     agent=agent, launchers=launchers, hierarchy=hierarchy, no_group=no_group
                 )
             return self._host
+
+
+async def _opened(launched: Launched, saved: Path) -> Path:
+    """Return the workspace as this process reaches it; one in memory is filled first.
+
+    Raises:
+        OSError: What was saved does not fit.
+    """
+    if launched.workspace < 0:
+        return saved
+    live = Path(f"/proc/self/fd/{launched.workspace}")
+    await anyio.to_thread.run_sync(saving.restore, saved, live, launched.uid or None)
+    return live
 
 
 async def _hello(launched: Launched, channel: SocketChannel) -> dict[str, Any]:

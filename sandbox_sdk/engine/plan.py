@@ -93,7 +93,13 @@ def build(
 ) -> Request:
     """Return the requests that start a sandbox by this spec."""
     resources = spec.resources
-    plan = LaunchPlan(template=shared, workspace=workspace, tmp_bytes=resources.tmp_bytes)
+    plan = LaunchPlan(
+        template=shared,
+        workspace=workspace,
+        tmp_bytes=resources.tmp_bytes,
+        disk_bytes=resources.disk_bytes,
+        disk_files=resources.disk_files,
+    )
     launch = {
         **(runtime.launch(plan) if runtime.clones else staging.executed(runtime, plan)),
         "workspace": str(workspace),

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import attrs
 
-from sandbox_sdk.engine import meters, reaper
+from sandbox_sdk.engine import meters, reaper, saving
 from sandbox_sdk.engine.channel import Activity
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.limits import WATCH_SECONDS
@@ -32,7 +32,8 @@ class Running:
         spec: How it was asked for.
         launched: The launcher's hold on it.
         launcher: The launcher.
-        workspace: Its workspace on the host.
+        workspace: Its workspace as this process reaches it.
+        saved: The host folder that a workspace in memory is saved to at its end.
         group: Its control group, where there is one.
         isolation: What was proven in force.
         limits: Its limits, with what holds each.
@@ -46,6 +47,7 @@ class Running:
     launched: Launched
     launcher: Launcher
     workspace: Path
+    saved: Path | None
     group: Group | None
     isolation: Isolation
     limits: tuple[Limit, ...]
@@ -70,7 +72,8 @@ class Running:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch_clock, started)
-                group.start_soon(self._watch_disk)
+                if self.saved is None:
+                    group.start_soon(self._watch_disk)
                 if self.group is None:
                     group.start_soon(self._watch_memory)
                 await anyio.wait_readable(self.launched.pidfd)
@@ -163,11 +166,15 @@ class Running:
         try:
             await self.launcher.kill(self.launched)
             await self.launched.ended.wait()
+            unsaved = await self._save()
             self.launched.release()
             if self.group is not None and not self.launcher.alive:
                 await anyio.to_thread.run_sync(reaper.remove_group, self.group)
             if self.verdict is None:
                 self.verdict = self._found_dead()
+            if unsaved:
+                said = f"{self.verdict.detail}; {unsaved}" if self.verdict.detail else unsaved
+                self.verdict = attrs.evolve(self.verdict, detail=said)
             log.info(
                 "sandbox.ended",
                 extra={"sandbox_id": self.launched.sandbox_id, "ended": str(self.verdict)},
@@ -175,6 +182,16 @@ class Running:
             await self.on_end(self, self.verdict)
         finally:
             self.over.set()
+
+    async def _save(self) -> str:
+        """Save a workspace in memory; return what could not be."""
+        if self.saved is None:
+            return ""
+        try:
+            left_out = await anyio.to_thread.run_sync(saving.save, self.workspace, self.saved)
+        except OSError as error:
+            return f"its workspace could not be saved, the former state stays: {error}"
+        return f"not saved: {', '.join(left_out)}" if left_out else ""
 
     def _found_dead(self) -> Ended:
         if self.launched.counted.oom_kills:

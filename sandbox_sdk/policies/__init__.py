@@ -17,12 +17,11 @@ __all__ = [
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}
 """The levels that there are rules for, weakest first."""
 
-BUILT: frozenset[SecurityLevel] = frozenset({"medium"})
+BUILT: frozenset[SecurityLevel] = frozenset({"medium", "high"})
 """The levels that a runtime of this version keeps."""
 
 _MISSING: Mapping[SecurityLevel, str] = {
     "low": "works where no namespace can be made, as in an unprivileged container (Landlock)",
-    "high": "Landlock as a second wall around files; a disk limit held by the kernel",
     "maximum": "a separate kernel between code and host (gVisor)",
     "unsafe": "a plain process, by that name only",
 }

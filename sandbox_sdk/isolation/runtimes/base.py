@@ -89,11 +89,15 @@ class LaunchPlan:
         template: What it shares with others.
         workspace: The host folder shown as ``WORKSPACE``.
         tmp_bytes: Size of ``/tmp`` and of ``/dev/shm``.
+        disk_bytes: What a workspace in memory holds.
+        disk_files: How many files and folders a workspace in memory holds.
     """
 
     template: TemplatePlan
     workspace: Path
     tmp_bytes: int
+    disk_bytes: int
+    disk_files: int
 
 
 class Runtime(Protocol):

@@ -59,4 +59,10 @@ class Zygote:
 
     def launch(self, plan: LaunchPlan) -> Mapping[str, Any]:
         """Return what a clone is told besides what all sandboxes are."""
-        return {"tmp_bytes": plan.tmp_bytes}
+        in_memory = plan.template.policy.workspace == "tmpfs"
+        return {
+            "tmp_bytes": plan.tmp_bytes,
+            "workspace_memory": {"bytes": plan.disk_bytes, "files": plan.disk_files}
+            if in_memory
+            else None,
+        }
