@@ -25,6 +25,7 @@ from typing import TypeVar
 import attrs
 
 from sandbox_sdk.engine import manifest, reaper
+from sandbox_sdk.engine.folder_locks import lock_folder
 from sandbox_sdk.errors import ConfigError, TemplateError
 from sandbox_sdk.parse import suggestion
 from sandbox_sdk.store.folders import state_error
@@ -182,7 +183,7 @@ class TemplateStore:
         """
         place = self.place(key)
         while True:
-            lock = _lock(place)
+            lock = lock_folder(place)
             try:
                 if (self._folder / key).exists():  # another process was first
                     place.rmdir()
@@ -227,7 +228,7 @@ class TemplateStore:
         folder = self._folder / info.key
         gone = self._folder / f"{_UNFINISHED}{info.key}-{time.monotonic_ns()}"
         try:
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         except BlockingIOError:
             raise TemplateError(
                 f"template {info.key} is in use: a client that is open, here or in another "
@@ -253,7 +254,7 @@ class TemplateStore:
         """
         for path in self._folder.glob(f"{_UNFINISHED}*"):
             try:
-                lock = _lock(path)
+                lock = lock_folder(path)
             except BlockingIOError:
                 continue
             try:
@@ -274,33 +275,6 @@ class TemplateStore:
 
     def _name_file(self, name: str) -> Path:
         return self._folder / "names" / f"{name}.json"
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder, made if need be.
-
-    The lock is on the folder itself, which its owner moves to where it belongs, or removes: a
-    lock on what is no longer in its place is none.
-
-    Raises:
-        BlockingIOError: Another process has locked it.
-    """
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), folder.stat()):
-                return lock
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
 
 
 def _parsed(cls: type[T], text: bytes, template: str) -> T:

@@ -6,6 +6,7 @@ code here to become one. What is built runs inside sandboxes only.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -139,7 +140,10 @@ async def _run(
                             tell(each)
             code = await process.wait()
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so it is still its id
+            # The whole group: compiling has workers of its own.
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
             raise
     said = _PASSWORD.sub("***", f"{said}\n{line}").strip()
     return None if code == 0 else said or f"it ended with code {code}"
