@@ -10,6 +10,7 @@ import attrs
 from sandbox_sdk import requests
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.exchanges import Buffer, Exchange
+from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.link import Link
 from sandbox_sdk.values import Ended, EndKind
 
@@ -17,11 +18,15 @@ from sandbox_sdk.values import Ended, EndKind
 class AsyncProcess:
     """A running command: read its output as it comes, write to it, signal it, wait for it.
 
-    Output that nobody reads makes the command wait, as a full pipe does.
+    Output that nobody reads makes the command wait, as a full pipe does. On a terminal all output
+    is ``stdout``, and what is written is typed: byte 3 is Ctrl-C, byte 4 Ctrl-D.
     """
 
-    def __init__(self, link: Link, exchange: Exchange, buffer: Buffer) -> None:
+    def __init__(
+        self, link: Link, exchange: Exchange, buffer: Buffer, *, on_terminal: bool
+    ) -> None:
         self._link = link
+        self._on_terminal = on_terminal
         self._exchange = exchange
         self._buffer = buffer
         self._killed: Ended | None = None
@@ -50,9 +55,27 @@ class AsyncProcess:
             await self._exchange.send(content)
 
     async def close_stdin(self) -> None:
-        """End standard input; the command reads end of file after what was written."""
+        """End standard input; the command reads end of file after what was written.
+
+        On a terminal that is Ctrl-D, which a command in raw mode reads as a key like others.
+        """
         async with self._link.explaining():
             await self._exchange.send_eof()
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Set the size of the command's terminal; its programs get ``SIGWINCH``.
+
+        Nothing happens once the command has ended.
+
+        Raises:
+            ConfigError: It was started without a terminal, or there is no such size.
+            SandboxEnded: The sandbox has ended.
+        """
+        if not self._on_terminal:
+            raise ConfigError("resize: the command has no terminal; start it with tty=True")
+        size = requests.terminal(columns, rows)
+        async with self._link.explaining():
+            await self._exchange.resize(**size)
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command itself; nothing happens once it has ended.
@@ -108,4 +131,5 @@ async def start(link: Link, request: dict[str, object]) -> AsyncProcess:
         SandboxEnded: The sandbox has ended.
     """
     buffer = Buffer()
-    return AsyncProcess(link, await link.start({"kind": "command", **request}, buffer), buffer)
+    exchange = await link.start({"kind": "command", **request}, buffer)
+    return AsyncProcess(link, exchange, buffer, on_terminal="terminal" in request)

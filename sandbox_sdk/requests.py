@@ -13,11 +13,16 @@ from sandbox_sdk.parse import parse_seconds
 
 _SHELL = ("/bin/bash", "-c")
 _LARGEST = MAX_FRAME // 8  # JSON may write one byte as six
+_MOST_CELLS = 2**16 - 1  # columns or rows: the kernel keeps 16 bits of each
 _LONGEST_ARGUMENT = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN, its NUL included
 
 
 def command(
-    command: str | Sequence[str], *, cwd: str | None, env: Mapping[str, str] | None
+    command: str | Sequence[str],
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    terminal: Mapping[str, int] | None = None,
 ) -> dict[str, object]:
     """Return a command as the agent is asked for it.
 
@@ -50,7 +55,20 @@ def command(
         raise ConfigError(
             f"command: more than {_LARGEST} characters with its environment; write them to files"
         )
-    return {"argv": argv, "cwd": cwd, "env": dict(env or {})}
+    request: dict[str, object] = {"argv": argv, "cwd": cwd, "env": dict(env or {})}
+    return request if terminal is None else {**request, "terminal": terminal}
+
+
+def terminal(columns: int, rows: int) -> dict[str, int]:
+    """Return a terminal's size.
+
+    Raises:
+        ConfigError: It is none that a terminal can have.
+    """
+    for value, path in ((columns, "columns"), (rows, "rows")):
+        if not isinstance(value, int) or not 1 <= value <= _MOST_CELLS:
+            raise ConfigError(f"{path}: expected a whole number from 1 to 65535, got {value!r}")
+    return {"columns": columns, "rows": rows}
 
 
 def text(value: str, path: str) -> str:

@@ -152,6 +152,9 @@ class AsyncSandbox:
         env: Mapping[str, str] | None = None,
         stdin: bytes | str | None = None,
         timeout: float | None = None,
+        tty: bool = False,
+        columns: int = 80,
+        rows: int = 24,
     ) -> CommandResult:
         """Run a command to its end and return what it did, however it ended.
 
@@ -162,13 +165,18 @@ class AsyncSandbox:
             stdin: What it reads; without it, nothing.
             timeout: Seconds; then it is killed with all its descendants and ends ``timeout``.
                 ``None`` is bounded by the sandbox's lifetime only.
+            tty: Whether it has a terminal, on which all its output is ``stdout``, echo and
+                carriage returns included, and ``stdin`` is typed.
+            columns: The terminal's width.
+            rows: Its height.
 
         Raises:
             ConfigError: An argument cannot be what it says.
             SandboxEnded: The sandbox has ended.
             SandboxClosed: It was cleaned up or deleted.
         """
-        request = requests.command(command, cwd=cwd, env=env)
+        terminal = requests.terminal(columns, rows) if tty else None
+        request = requests.command(command, cwd=cwd, env=env, terminal=terminal)
         seconds = requests.seconds(timeout)
         data = requests.content(stdin)
         return await calls.run_command(await self._linked(), request, stdin=data, timeout=seconds)
@@ -180,6 +188,9 @@ class AsyncSandbox:
         *,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        tty: bool = False,
+        columns: int = 80,
+        rows: int = 24,
     ) -> AsyncGenerator[AsyncProcess, None]:
         """Start a command and give it to the block; what still runs after it is killed.
 
@@ -187,13 +198,18 @@ class AsyncSandbox:
             command: A program and its arguments; a ``str`` is run by ``/bin/bash -c``.
             cwd: Where it begins; relative to ``/workspace``, which is the default.
             env: Variables besides those of the sandbox.
+            tty: Whether it has a terminal: all output is then ``stdout``, keys make signals, and
+                ``resize`` works. ``TERM`` is ``xterm-256color`` unless ``env`` says otherwise.
+            columns: The terminal's width.
+            rows: Its height.
 
         Raises:
             ConfigError: An argument cannot be what it says.
             SandboxEnded: The sandbox has ended.
             SandboxClosed: It was cleaned up or deleted.
         """
-        request = requests.command(command, cwd=cwd, env=env)
+        terminal = requests.terminal(columns, rows) if tty else None
+        request = requests.command(command, cwd=cwd, env=env, terminal=terminal)
         process = await start_process(await self._linked(), request)
         try:
             yield process
@@ -211,7 +227,8 @@ class AsyncSandbox:
         """Run code to its end and return what it showed, however it ended.
 
         Args:
-            code: The source. The value of a last expression is in ``results``, as in a notebook.
+            code: The source. As in a notebook, ``results`` holds what it gives to ``display``,
+                the figures of matplotlib that it leaves open, and the value of a last expression.
             language: ``python`` or ``bash``.
             context: The name of a kept Python context, whose variables live from call to call;
                 without it the code has a fresh one.

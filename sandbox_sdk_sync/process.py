@@ -13,7 +13,8 @@ from sandbox_sdk_sync._twin import Twin
 class Process(Twin[AsyncProcess]):
     """A running command: read its output as it comes, write to it, signal it, wait for it.
 
-    Output that nobody reads makes the command wait, as a full pipe does.
+    Output that nobody reads makes the command wait, as a full pipe does. On a terminal all output
+    is ``stdout``, and what is written is typed: byte 3 is Ctrl-C, byte 4 Ctrl-D.
     """
 
     @property
@@ -38,8 +39,22 @@ class Process(Twin[AsyncProcess]):
         self._call(self._core.write, data)
 
     def close_stdin(self) -> None:
-        """End standard input; the command reads end of file after what was written."""
+        """End standard input; the command reads end of file after what was written.
+
+        On a terminal that is Ctrl-D, which a command in raw mode reads as a key like others.
+        """
         self._call(self._core.close_stdin)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Set the size of the command's terminal; its programs get ``SIGWINCH``.
+
+        Nothing happens once the command has ended.
+
+        Raises:
+            ConfigError: It was started without a terminal, or there is no such size.
+            SandboxEnded: The sandbox has ended.
+        """
+        self._call(self._core.resize, columns, rows)
 
     def signal(self, number: int) -> None:
         """Send a signal to the command itself; nothing happens once it has ended.

@@ -110,6 +110,9 @@ class Sandbox(Twin[AsyncSandbox]):
         env: Mapping[str, str] | None = None,
         stdin: bytes | str | None = None,
         timeout: float | None = None,
+        tty: bool = False,
+        columns: int = 80,
+        rows: int = 24,
     ) -> CommandResult:
         """Run a command to its end and return what it did, however it ended.
 
@@ -120,6 +123,10 @@ class Sandbox(Twin[AsyncSandbox]):
             stdin: What it reads; without it, nothing.
             timeout: Seconds; then it is killed with all its descendants and ends ``timeout``.
                 ``None`` is bounded by the sandbox's lifetime only.
+            tty: Whether it has a terminal, on which all its output is ``stdout``, echo and
+                carriage returns included, and ``stdin`` is typed.
+            columns: The terminal's width.
+            rows: Its height.
 
         Raises:
             ConfigError: An argument cannot be what it says.
@@ -127,7 +134,15 @@ class Sandbox(Twin[AsyncSandbox]):
             SandboxClosed: It was cleaned up or deleted.
         """
         return self._call(
-            self._core.run_command, command, cwd=cwd, env=env, stdin=stdin, timeout=timeout
+            self._core.run_command,
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            timeout=timeout,
+            tty=tty,
+            columns=columns,
+            rows=rows,
         )
 
     def start_command(
@@ -136,6 +151,9 @@ class Sandbox(Twin[AsyncSandbox]):
         *,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        tty: bool = False,
+        columns: int = 80,
+        rows: int = 24,
     ) -> AbstractContextManager[Process]:
         """Start a command and give it to the block; what still runs after it is killed.
 
@@ -143,13 +161,26 @@ class Sandbox(Twin[AsyncSandbox]):
             command: A program and its arguments; a ``str`` is run by ``/bin/bash -c``.
             cwd: Where it begins; relative to ``/workspace``, which is the default.
             env: Variables besides those of the sandbox.
+            tty: Whether it has a terminal: all output is then ``stdout``, keys make signals, and
+                ``resize`` works. ``TERM`` is ``xterm-256color`` unless ``env`` says otherwise.
+            columns: The terminal's width.
+            rows: Its height.
 
         Raises:
             ConfigError: An argument cannot be what it says.
             SandboxEnded: The sandbox has ended.
             SandboxClosed: It was cleaned up or deleted.
         """
-        return self._portal.enter_as(Process, self._core.start_command, command, cwd=cwd, env=env)
+        return self._portal.enter_as(
+            Process,
+            self._core.start_command,
+            command,
+            cwd=cwd,
+            env=env,
+            tty=tty,
+            columns=columns,
+            rows=rows,
+        )
 
     def run_code(
         self,
@@ -162,7 +193,8 @@ class Sandbox(Twin[AsyncSandbox]):
         """Run code to its end and return what it showed, however it ended.
 
         Args:
-            code: The source. The value of a last expression is in ``results``, as in a notebook.
+            code: The source. As in a notebook, ``results`` holds what it gives to ``display``,
+                the figures of matplotlib that it leaves open, and the value of a last expression.
             language: ``python`` or ``bash``.
             context: The name of a kept Python context, whose variables live from call to call;
                 without it the code has a fresh one.

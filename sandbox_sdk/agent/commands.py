@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_sdk.agent import guest
+from sandbox_sdk.agent import guest, terminals
 
 
 def program(
@@ -16,22 +16,27 @@ def program(
     """Return what the guest process of a command does.
 
     Args:
-        request: ``argv``, and maybe ``cwd`` and ``env``.
+        request: ``argv``, and maybe ``cwd``, ``env`` and ``terminal``.
         settings: The sandbox's settings.
-        streams: Descriptors for standard input, output and error.
+        streams: Descriptors for standard input, output and error; one alone is a terminal.
     """
 
     def run() -> None:
         try:
-            for target, descriptor in enumerate(streams[:3]):
+            on_terminal = "terminal" in request
+            for target, descriptor in enumerate(streams * 3 if on_terminal else streams[:3]):
                 os.dup2(descriptor, target)
             guest.become(settings, keep=[])
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
+            if on_terminal:
+                terminals.adopt(0)
             os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
             own: dict[str, str] = request.get("env") or {}
-            os.execvpe(request["argv"][0], request["argv"], {**settings.env, **own})  # noqa: S606
+            kind = {"TERM": terminals.KIND} if on_terminal else {}
+            env = {**kind, **settings.env, **own}
+            os.execvpe(request["argv"][0], request["argv"], env)  # noqa: S606
         except OSError as error:
             # The shell's own words: 126 found but cannot run, 127 not found.
             name = os.fsencode(error.filename or request["argv"][0])

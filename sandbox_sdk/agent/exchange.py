@@ -1,17 +1,22 @@
-"""One exchange as the agent holds it: the pipes of a guest program, and their flow control."""
+"""One exchange as the agent holds it: a guest program's streams, and their flow control.
+
+The streams are pipes; a command may have a terminal instead, which carries all of its output.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_sdk.agent import commands, contexts, file_ops, frames, guest, keeper
+from sandbox_sdk.agent import commands, contexts, file_ops, frames, guest, keeper, terminals
 
 _OUTPUTS = (frames.STDOUT, frames.STDERR, frames.RESULT)
 _NO_MORE = -1
+_NEWLINE = ord("\n")
 
 
 class Output:
@@ -59,10 +64,17 @@ class Exchange:
         self._killed = False
         self._taken = 0
         self._report_text = b""
+        self._on_terminal = "terminal" in request
+        self._line_begun = False  # on a terminal: what was typed last is no whole line
+        self._left = False  # a terminal that no program holds; it would be ready without end
         make = {"command": commands, "python": contexts, "file": file_ops}[request["kind"]].program
         opened: list[int] = []
         try:
-            ours, theirs = _pipes(opened)
+            if self._on_terminal:
+                pair, theirs_end = terminals.open_pair(request["terminal"], opened)
+                ours, theirs = [*pair, _NO_MORE, _NO_MORE], [theirs_end]
+            else:
+                ours, theirs = _pipes(opened)
             report, report_end = _pipe(opened)
             program = make(request, settings, theirs)
             self.child = _fork(
@@ -75,7 +87,8 @@ class Exchange:
         for descriptor in [*theirs, report_end]:
             os.close(descriptor)
         for descriptor in [*ours, report]:
-            os.set_blocking(descriptor, False)
+            if descriptor >= 0:
+                os.set_blocking(descriptor, False)
         self.report = report
         self.stdin = ours[frames.STDIN]
         self.outputs = {stream: Output(ours[stream]) for stream in _OUTPUTS}
@@ -98,19 +111,27 @@ class Exchange:
         try:
             while self.input:
                 written = os.write(self.stdin, self.input[: frames.MAX_DATA])
+                self._line_begun = self.input[written - 1] != _NEWLINE
                 del self.input[:written]
                 self._taken += written
+            if self.input_over:
+                self._end_input()
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # the program reads no more: what is left is dropped
-            self._taken += len(self.input)
-            self.input.clear()
-            self._close_stdin()
-        if self.input_over and not self.input:
-            self._close_stdin()
+        except BrokenPipeError:
+            self._drop_input()
+        except OSError as error:
+            if error.errno != errno.EIO:  # the other side of the terminal is closed
+                raise
+            self._drop_input()
         give = self._taken if self._taken >= frames.WINDOW // 2 else 0
         self._taken -= give
         return give
+
+    @property
+    def has_input(self) -> bool:
+        """Whether anything is left to tell on standard input: bytes, or its end."""
+        return bool(self.input) or self.input_over
 
     def pull(self, stream: int) -> list[bytes]:
         """Return what a stream holds now, as far as there is credit; close it at its end."""
@@ -123,6 +144,16 @@ class Exchange:
                 if self.ended is not None:  # descendants may hold it open; the program is over
                     self._close(output)
                 break
+            except OSError as error:
+                if not (self._on_terminal and error.errno == errno.EIO):
+                    raise
+                # Nobody holds the terminal. While the program lives it may open it anew, and our
+                # closing it would be a hang-up that ends the program.
+                self._drop_input()
+                self._left = self.ended is None
+                if self._left:
+                    break
+                data = b""
             if not data:
                 self._close(output)
                 break
@@ -131,6 +162,11 @@ class Exchange:
         if self._killed and self.ended is not None and not output.credit:
             self._close(output)  # who asked for the kill may read no more, and waits for the end
         return found
+
+    def takes(self, stream: int) -> bool:
+        """Whether more of a stream can be forwarded as soon as it comes."""
+        held = stream == frames.RESULT and bool(self.held)
+        return self.outputs[stream].credit > 0 and not held and not self._left
 
     def drained(self, stream: int) -> bool:
         """Whether the last ``pull`` left nothing behind for want of credit."""
@@ -171,6 +207,17 @@ class Exchange:
         if self.ended is None and (target := self.guest or self.child):
             _kill(target, number)
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Set the size of the program's terminal, if it has one and still holds it.
+
+        Raises:
+            ValueError: It never had one.
+        """
+        if not self._on_terminal:
+            raise ValueError("asked to resize what is no terminal")
+        if (descriptor := self.outputs[frames.STDOUT].descriptor) >= 0:
+            terminals.resize(descriptor, columns, rows)
+
     def kill(self) -> None:
         """End the program and all its descendants; what the host has no room for is dropped."""
         self._killed = True
@@ -190,6 +237,25 @@ class Exchange:
         self._close_report()
         for output in self.outputs.values():
             self._close(output)
+
+    def _end_input(self) -> None:
+        """Tell the program that its input has ended, once all of it was written.
+
+        Raises:
+            BlockingIOError: A terminal takes nothing now; it is tried again.
+        """
+        if self._on_terminal:
+            # Within a line the first only hands over what stands there.
+            for _ in range(1 + self._line_begun):
+                os.write(self.stdin, terminals.END_OF_INPUT)
+                self._line_begun = False
+        self._close_stdin()
+
+    def _drop_input(self) -> None:
+        """Drop what the program will never read."""
+        self._taken += len(self.input)
+        self.input.clear()
+        self._close_stdin()
 
     def _close_report(self) -> None:
         self.report = self._shut(self.report)

@@ -20,6 +20,7 @@ CREDIT = 6  # both: 4 bytes, how many more bytes of the stream the other side ma
 SIGNAL = 7  # host -> agent: 4 bytes, a signal for the exchange's program
 KILL = 8  # host -> agent: end the exchange and all its descendants
 END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follows it
+RESIZE = 10  # host -> agent: 2 bytes columns, 2 bytes rows, the new size of its terminal
 
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
 
@@ -32,6 +33,7 @@ MAX_FRAME_IN = 8 * MAX_FRAME
 
 _HEADER = struct.Struct("!BIB")
 _NUMBER = struct.Struct("!I")
+_SIZE = struct.Struct("!HH")
 
 
 class Frame(NamedTuple):
@@ -75,6 +77,23 @@ def decode_number(body: bytes) -> int:
         raise ValueError(f"number of {len(body)} bytes")
     number: int = _NUMBER.unpack(body)[0]
     return number
+
+
+def encode_size(columns: int, rows: int) -> bytes:
+    """Return the body of ``RESIZE``."""
+    return _SIZE.pack(columns, rows)
+
+
+def decode_size(body: bytes) -> tuple[int, int]:
+    """Return columns and rows of a body of ``RESIZE``.
+
+    Raises:
+        ValueError: The body is not 4 bytes.
+    """
+    if len(body) != _SIZE.size:
+        raise ValueError(f"size of {len(body)} bytes")
+    columns, rows = _SIZE.unpack(body)
+    return columns, rows
 
 
 def delimit(frame: bytes) -> bytes:

@@ -104,6 +104,8 @@ class Agent:
                 exchange.outputs[frame.stream].credit += frames.decode_number(frame.body)
             elif frame.kind == frames.SIGNAL:
                 exchange.signal(frames.decode_number(frame.body))
+            elif frame.kind == frames.RESIZE:
+                exchange.resize(*frames.decode_size(frame.body))
             elif frame.kind == frames.KILL:
                 exchange.kill()
             self._serve_exchange(exchange)
@@ -165,12 +167,12 @@ class Agent:
             running = exchange.ended is None
             self._watch(exchange.report, selectors.EVENT_READ if running else 0, exchange)
         for stream, output in exchange.outputs.items():
-            held = stream == frames.RESULT and exchange.held
             if output.descriptor >= 0:
-                wanted = selectors.EVENT_READ if output.credit and not held else 0
+                wanted = selectors.EVENT_READ if exchange.takes(stream) else 0
                 self._watch(output.descriptor, wanted, exchange)
         if exchange.stdin >= 0:
-            self._watch(exchange.stdin, selectors.EVENT_WRITE if exchange.input else 0, exchange)
+            wanted = selectors.EVENT_WRITE if exchange.has_input else 0
+            self._watch(exchange.stdin, wanted, exchange)
 
     def _reap(self) -> None:
         """Collect every dead child: our own, and orphans that came to us as PID 1."""

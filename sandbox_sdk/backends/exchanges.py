@@ -90,6 +90,11 @@ class Exchange:
         if not self.over.is_set():
             await self._send(frames.SIGNAL, body=frames.encode_number(number))
 
+    async def resize(self, columns: int, rows: int) -> None:
+        """Set the size of the program's terminal, if it still runs."""
+        if not self.over.is_set():
+            await self._send(frames.RESIZE, body=frames.encode_size(columns, rows))
+
     async def kill(self) -> None:
         """Ask for the end of the program and all its descendants; ``over`` tells when."""
         if not self.over.is_set():

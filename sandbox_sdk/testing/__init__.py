@@ -8,13 +8,14 @@ contract is broken::
         await check(client)
 """
 
-from sandbox_sdk.testing import code, commands, displays, files, lifecycle, limits
+from sandbox_sdk.testing import code, commands, displays, files, lifecycle, limits, terminals
 
 CHECKS = (
     *commands.CHECKS,
     *code.CHECKS,
     *displays.CHECKS,
     *files.CHECKS,
+    *terminals.CHECKS,
     *lifecycle.CHECKS,
     *limits.CHECKS,
 )
