@@ -19,7 +19,7 @@ import attrs
 from sandbox_sdk.config_file import read_configuration, read_file
 from sandbox_sdk.config_keys import CREDENTIALS, KEYS, LARGEST_UID, TOP, Sources, Written
 from sandbox_sdk.parse import Faults
-from sandbox_sdk.values import Resources, SecurityLevel
+from sandbox_sdk.values import Resources, RuntimeName, SecurityLevel
 
 _PLACEHOLDER = re.compile(r"your[-_ ].*|<.*>|change[-_ ]?me|x{3,}", re.IGNORECASE)
 
@@ -62,6 +62,7 @@ class Settings:
         idle_timeout: Longest time without a call in seconds; ``None`` is no bound.
         state_dir: The state folder; ``None`` is the user's data folder.
         uid_range: The user ids that root gives to sandboxes.
+        runtime: What builds a sandbox that asks for none; ``None`` is the first that works.
         local_model: The model of the demo, installed in the state folder or a path.
         encryption_key: For state at rest; without effect in this version.
         enable_audit_logs: Without effect in this version.
@@ -79,6 +80,7 @@ class Settings:
     idle_timeout: float | None = None
     state_dir: Path | None = None
     uid_range: UidRange = UidRange()
+    runtime: RuntimeName | None = None
     local_model: str = "smollm2"
     encryption_key: str | None = attrs.field(default=None, repr=False)
     enable_audit_logs: bool = False

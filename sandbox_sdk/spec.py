@@ -94,6 +94,7 @@ def parse_spec(
         timeout=settings.timeout,
         idle_timeout=settings.idle_timeout,
         security_level=settings.security_level,
+        runtime=settings.runtime,
     )
     with faults.collect():
         spec = attrs.evolve(spec, name=_parse_name(name))

@@ -25,17 +25,20 @@ _END = object()
 
 
 @asynccontextmanager
-async def open_async(state_dir: Path) -> AsyncGenerator[AsyncSandboxClient, None]:
+async def open_async(
+    state_dir: Path, settings: dict[str, object]
+) -> AsyncGenerator[AsyncSandboxClient, None]:
     """Open a client of the async face."""
-    async with AsyncSandboxClient(state_dir=state_dir) as client:
+    async with AsyncSandboxClient(state_dir=state_dir, config=settings) as client:
         yield client
 
 
 # Any, here and below: a face stands in for whichever async class its object is the twin of.
 @asynccontextmanager
-async def open_blocking(state_dir: Path) -> AsyncGenerator[Any, None]:
+async def open_blocking(state_dir: Path, settings: dict[str, object]) -> AsyncGenerator[Any, None]:
     """Open a client of the blocking face, made to look like the async one."""
-    async with Face(await run_sync(lambda: SandboxClient(state_dir=state_dir))) as client:
+    opened = await run_sync(lambda: SandboxClient(state_dir=state_dir, config=settings))
+    async with Face(opened) as client:
         yield client
 
 

@@ -23,23 +23,33 @@ from sandbox_sdk.testing.lifecycle import cancelled_call_leaves_nothing
 pytestmark = pytest.mark.timeout(60)
 
 Check = Callable[[AsyncSandboxClient], Awaitable[None]]
-Open = Callable[[Path], AbstractAsyncContextManager[Any]]
+Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
 
 # A blocking call is given up by Ctrl-C, which has a test of its own below.
 ASYNC_ONLY = frozenset({cancelled_call_leaves_nothing})
 
+# The blocking face is the same over any runtime and level.
+WAYS: tuple[tuple[str, Open, str, str], ...] = (
+    ("async", faces.open_async, "zygote", "medium"),
+    ("async", faces.open_async, "zygote", "high"),
+    ("async", faces.open_async, "bubblewrap", "medium"),
+    ("blocking", faces.open_blocking, "zygote", "medium"),
+)
 CASES = [
-    pytest.param(check, opened, id=f"{name}-{check.__name__}")
-    for name, opened in (("async", faces.open_async), ("blocking", faces.open_blocking))
+    pytest.param(check, opened, runtime, level, id=f"{face}-{runtime}-{level}-{check.__name__}")
+    for face, opened, runtime, level in WAYS
     for check in CHECKS
-    if name == "async" or check not in ASYNC_ONLY
+    if face == "async" or check not in ASYNC_ONLY
 ]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("check", "opened"), CASES)
-async def test_contract(check: Check, opened: Open, tmp_path: Path) -> None:
-    async with opened(tmp_path / "state") as client:
+@pytest.mark.parametrize(("check", "opened", "runtime", "level"), CASES)
+async def test_contract(
+    check: Check, opened: Open, runtime: str, level: str, tmp_path: Path
+) -> None:
+    settings: dict[str, object] = {"runtime": runtime, "security": {"level": level}}
+    async with opened(tmp_path / "state", settings) as client:
         await check(client)
 
 
