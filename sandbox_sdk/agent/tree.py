@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Views(NamedTuple):
     tree: int
 
     @contextmanager
-    def on_host(self) -> Iterator[None]:
+    def on_host(self) -> Generator[None, None, None]:
         """See the host for a while instead of the tree."""
         kernel.setns(self.host, namespaces.CLONE_NEWNS)
         try:

@@ -60,6 +60,7 @@ def _enter(plan: dict[str, Any]) -> Views:
         kernel.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
         namespaces.map_ids(0, uid, gid)  # as root of it all rights outlast an exec
         mounts.cut_off()
+    kernel.unshare(namespaces.CLONE_NEWNET)  # to which it may return from a sandbox's
     return enter(
         plan["base"],
         shown=[(source, target) for source, target in plan["mounts"]],

@@ -105,7 +105,9 @@ def test_a_level_is_given_if_a_runtime_keeps_it_and_else_refused_with_what_is_mi
 
 
 def held(hierarchy: Hierarchy | None, *, disk: str = "mount") -> tuple[Limit, ...]:
-    found = limits.held(SandboxSpec(name="x"), hierarchy, "/sys/fs/cgroup is read-only")
+    found = limits.held(
+        SandboxSpec(name="x"), hierarchy, "/sys/fs/cgroup is read-only", in_memory=disk == "mount"
+    )
     return tuple(
         Limit(name="disk", value=limit.value, held_by=disk) if limit.name == "disk" else limit
         for limit in found
