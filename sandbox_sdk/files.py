@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno as errors
-import json
 import os
 from collections.abc import (
     AsyncGenerator,
@@ -21,18 +19,16 @@ from typing import Any, cast
 import anyio
 
 from sandbox_sdk import requests
-from sandbox_sdk.agent import frames
-from sandbox_sdk.backends.exchanges import Buffer, Exchange
+from sandbox_sdk.backends.exchanges import Buffer
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy
+from sandbox_sdk.file_calls import FileCall, file_info
 from sandbox_sdk.link import Link
-from sandbox_sdk.values import MIB, EndKind, FileInfo
+from sandbox_sdk.values import MIB, FileEvent, FileInfo
 
 LARGEST_READ = 64 * MIB
 """Most bytes that ``read`` returns unless told otherwise; ``read_stream`` has no bound."""
 
 _LONGEST_PATH = 4095  # the kernel's PATH_MAX without its NUL
-_LONGEST_MESSAGE = 200
-_LONGEST_ANSWER = 8 * MIB
 
 
 class AsyncFiles:
@@ -187,7 +183,7 @@ class AsyncFiles:
         entries: Any = answer.get("entries")
         if not isinstance(entries, Sequence):
             raise ProtocolError("a folder's description has not the shape agreed on")
-        return [_info(entry) for entry in cast("Sequence[object]", entries)]
+        return [file_info(entry) for entry in cast("Sequence[object]", entries)]
 
     async def stat(self, path: str) -> FileInfo:
         """Return what a path is; a link is described, not followed.
@@ -195,7 +191,7 @@ class AsyncFiles:
         Raises:
             FileError: It is missing.
         """
-        return _info(await self._ask({"op": "stat", "path": path}))
+        return file_info(await self._ask({"op": "stat", "path": path}))
 
     async def exists(self, path: str) -> bool:
         """Return whether something is there, a link that leads nowhere included."""
@@ -235,6 +231,29 @@ class AsyncFiles:
         """
         await self._ask({"op": "make_dir", "path": path})
 
+    async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[FileEvent]:
+        """Yield what changes in a folder, as it happens; close the iterator to end the watch.
+
+        The first event is ``started``: what happens after it is told. Writes to a file in quick
+        succession may be one event. Who reads too slowly is told of the loss by ``overflow``.
+
+        Args:
+            path: A folder, or a file. If it is itself removed or moved away, the iterator ends.
+            recursive: Whether folders below are watched too, those made later included.
+
+        Raises:
+            FileError: It is missing or not permitted; or there are too many folders (``ENOSPC``),
+                at most 8192 in one watch.
+            SandboxEnded: The sandbox has ended.
+        """
+        call = await self._start({"op": "watch", "path": path, "recursive": bool(recursive)})
+        try:
+            async for event in call.events():
+                yield event
+            await call.answer(path)
+        finally:
+            await call.abandon()
+
     async def _pieces(self, path: str) -> AsyncGenerator[bytes, None]:
         try:
             call = await self._start({"op": "read", "path": path})
@@ -263,115 +282,11 @@ class AsyncFiles:
             return
         raise FileError(f"{name} {path!r} {what}", sandbox_id=self._id, path=path, errno=number)
 
-    async def _start(self, request: Mapping[str, Any]) -> _Call:
+    async def _start(self, request: Mapping[str, Any]) -> FileCall:
         for name in ("path", "target"):
             if name in request:
                 self._check_path(request[name], name)
         link = await self._link()
         buffer = Buffer()
         exchange = await link.start({"kind": "file", **request}, buffer)
-        return _Call(link, exchange, buffer)
-
-
-class _Call:
-    """One file operation that runs inside."""
-
-    def __init__(self, link: Link, exchange: Exchange, buffer: Buffer) -> None:
-        self._link, self._exchange, self._buffer = link, exchange, buffer
-
-    async def send(self, data: bytes) -> None:
-        """Send content to write."""
-        async with self._link.explaining():
-            await self._exchange.send(data)
-
-    async def send_eof(self) -> None:
-        """End the content to write."""
-        async with self._link.explaining():
-            await self._exchange.send_eof()
-
-    async def content(self) -> AsyncIterator[bytes]:
-        """Yield content as it is read inside."""
-        while data := await self._next(frames.STDOUT):
-            yield data
-
-    async def answer(self, path: str) -> Mapping[str, Any]:
-        """Wait for the operation's end and return what it said.
-
-        Raises:
-            FileError: It failed.
-            SandboxEnded: The sandbox ended.
-            ProtocolError: What came back is no answer.
-        """
-        text = bytearray()
-        while data := await self._next(frames.RESULT):
-            text += data
-            if len(text) > _LONGEST_ANSWER:
-                await self._link.kill(self._exchange)
-                raise ProtocolError(
-                    f"the answer to a file operation exceeds {_LONGEST_ANSWER} bytes"
-                )
-        await self._exchange.over.wait()
-        if self._exchange.report is None:
-            raise await self._link.why_ended()
-        if not text:
-            ended = await self._link.judge(self._exchange, None)
-            word = "a limit on file size" if ended.signal else "no answer"
-            raise FileError(
-                f"{path}: the operation ended {ended} ({word})",
-                sandbox_id=self._link.id,
-                path=path,
-                errno=errors.EFBIG if ended.kind is EndKind.SIGNAL else errors.EIO,
-            )
-        return _checked(bytes(text), path, self._link.id)
-
-    async def abandon(self) -> None:
-        """End the operation if it still runs."""
-        if not self._exchange.over.is_set():
-            await self._link.kill(self._exchange)
-
-    async def _next(self, stream: int) -> bytes:
-        data = await self._buffer.next(stream)
-        with contextlib.suppress(ConnectionError):  # told by the operation's end
-            await self._exchange.give_credit(stream, len(data))
-        return data
-
-
-def _checked(text: bytes, path: str, sandbox_id: str) -> Mapping[str, Any]:
-    try:
-        answer = json.loads(text)
-        failed = answer.get("errno")
-        message = str(answer.get("message"))[:_LONGEST_MESSAGE]
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ProtocolError(f"the answer to a file operation is no JSON object: {error}") from error
-    if failed is not None:
-        number = failed if isinstance(failed, int) else errors.EIO
-        raise FileError(f"{path}: {message}", sandbox_id=sandbox_id, path=path, errno=number)
-    checked: Mapping[str, Any] = answer
-    return checked
-
-
-def _info(entry: Any) -> FileInfo:
-    """Return a description; code inside can forge one, so its shape is checked whole.
-
-    Raises:
-        ProtocolError: It has another shape than agreed on.
-    """
-    match entry:
-        case {
-            "path": str(path),
-            "kind": "file" | "directory" | "symlink" | "other" as kind,
-            "size_bytes": int(size),
-            "mode": int(mode),
-            "modified_at": int(modified) | float(modified),
-            "target": str(target) | (None as target),
-        }:
-            return FileInfo(
-                path=path,
-                kind=kind,
-                size_bytes=size,
-                mode=mode,
-                modified_at=modified,
-                target=target,
-            )
-        case _:
-            raise ProtocolError("a file's description has not the shape agreed on")
+        return FileCall(link, exchange, buffer)

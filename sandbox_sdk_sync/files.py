@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from sandbox_sdk.files import AsyncFiles
-from sandbox_sdk.values import FileInfo
+from sandbox_sdk.values import FileEvent, FileInfo
 from sandbox_sdk_sync._twin import Twin, feed
 
 
@@ -136,3 +136,20 @@ class Files(Twin[AsyncFiles]):
             FileError: Something else is in the way, or not permitted.
         """
         self._call(self._core.make_dir, path)
+
+    def watch(self, path: str = ".", *, recursive: bool = True) -> Iterator[FileEvent]:
+        """Yield what changes in a folder, as it happens; close the iterator to end the watch.
+
+        The first event is ``started``: what happens after it is told. Writes to a file in quick
+        succession may be one event. Who reads too slowly is told of the loss by ``overflow``.
+
+        Args:
+            path: A folder, or a file. If it is itself removed or moved away, the iterator ends.
+            recursive: Whether folders below are watched too, those made later included.
+
+        Raises:
+            FileError: It is missing or not permitted; or there are too many folders (``ENOSPC``),
+                at most 8192 in one watch.
+            SandboxEnded: The sandbox has ended.
+        """
+        return self._portal.iterate(self._core.watch, path, recursive=recursive)

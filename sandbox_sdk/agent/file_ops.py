@@ -107,6 +107,17 @@ def _make_dir(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]
     return {}
 
 
+def _watch(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
+    """Tell each change as a line of JSON, until the folder is gone or the host ends this."""
+    from sandbox_sdk.agent import watches  # in the child that needs it, as above
+
+    def tell(event: dict[str, Any]) -> None:
+        write_all(sink, encode(event))
+
+    watches.Watch(request["path"], tell, recursive=request["recursive"]).run()
+    return {}
+
+
 _OPERATIONS: dict[str, Callable[[dict[str, Any], int, int], dict[str, Any]]] = {
     "read": _read,
     "write": _write,
@@ -115,6 +126,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], int, int], dict[str, Any]]] = {
     "remove": _remove,
     "move": _move,
     "make_dir": _make_dir,
+    "watch": _watch,
 }
 
 

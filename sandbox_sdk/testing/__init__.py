@@ -8,7 +8,16 @@ contract is broken::
         await check(client)
 """
 
-from sandbox_sdk.testing import code, commands, displays, files, lifecycle, limits, terminals
+from sandbox_sdk.testing import (
+    code,
+    commands,
+    displays,
+    files,
+    lifecycle,
+    limits,
+    terminals,
+    watches,
+)
 
 CHECKS = (
     *commands.CHECKS,
@@ -16,6 +25,7 @@ CHECKS = (
     *displays.CHECKS,
     *files.CHECKS,
     *terminals.CHECKS,
+    *watches.CHECKS,
     *lifecycle.CHECKS,
     *limits.CHECKS,
 )

@@ -8,6 +8,7 @@ from sandbox_sdk.values.results import (
     CodeResult,
     Collected,
     CommandResult,
+    FileEvent,
     FileInfo,
     MimeBundle,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "CommandResult",
     "EndKind",
     "Ended",
+    "FileEvent",
     "FileInfo",
     "Isolation",
     "Limit",

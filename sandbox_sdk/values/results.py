@@ -219,6 +219,24 @@ class FileInfo:
 
 
 @attrs.frozen(kw_only=True)
+class FileEvent:
+    """One change below a watched folder.
+
+    Attributes:
+        kind: What happened. ``started`` comes first; ``overflow`` tells that events were lost, or
+            that a folder cannot be followed: look at what is below ``path`` anew.
+        path: Absolute path inside, after a move the new one.
+        old_path: Where it was before a move.
+        is_folder: Whether it is a folder.
+    """
+
+    kind: Literal["started", "created", "modified", "moved", "removed", "overflow"]
+    path: str
+    old_path: str | None = None
+    is_folder: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Artifact:
     """Bytes kept by their digest.
 

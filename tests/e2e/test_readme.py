@@ -1,4 +1,4 @@
-"""Every Python example of the README runs as it stands, each in an empty folder of its own."""
+"""Every Python example of README and `docs/code.md` runs as it stands, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/code.md")}
+README = PAGES["README.md"]
 EXAMPLES = [
-    pytest.param(found.group(1), id=f"line-{README[: found.start()].count(chr(10)) + 1}")
-    for found in re.finditer(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    pytest.param(found.group(1), id=f"{page}-{text[: found.start()].count(chr(10)) + 1}")
+    for page, text in PAGES.items()
+    for found in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 ]
 
 
