@@ -12,13 +12,12 @@ import builtins
 import json
 import linecache
 import os
-import signal
 import site
 import sys
 import traceback
 from collections.abc import Callable
 from types import CodeType, ModuleType
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 from sandbox_sdk.agent import answers, displays, frames, guest
 from sandbox_sdk.agent.displays import cut
@@ -39,25 +38,32 @@ def program(
         null = os.open("/dev/null", os.O_RDONLY)
         for target, descriptor in enumerate([null, streams[1], streams[2]]):
             os.dup2(descriptor, target)
-        guest.become(settings, keep=[code, results])
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        guest.leave_agent(keep=[code, results])
         os.setsid()
-        os.chdir(settings.workspace)
-        os.environ.clear()
-        os.environ.update(settings.env)
-        os._exit(_serve(code, results, settings.site))
+        guest.take_settings(settings)
+        make_importable(settings.site)
+        os._exit(serve(os.fdopen(code, "rb"), results))
 
     return run
 
 
-def _serve(code: int, results: int, packages: list[str]) -> int:
-    """Run pieces of code until the host ends the stream; return the exit code."""
+def make_importable(packages: list[str]) -> None:
+    """Make the packages of these folders importable, as site-packages are."""
+    for folder in packages:
+        site.addsitedir(folder)
+
+
+def serve(code: BinaryIO, results: int) -> int:
+    """Run pieces of code until the host ends the stream; return the exit code.
+
+    Args:
+        code: Where each piece comes as a line of JSON.
+        results: The descriptor to answer on.
+    """
     module = ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv = [""]
     sys.path[0] = ""  # was the agent's own folder
-    for folder in packages:
-        site.addsitedir(folder)
     site.setquit()  # as any Python has them; ours runs without site
     site.sethelper()
     # Left-over state of the agent that guest code would trip over or see.
@@ -66,7 +72,7 @@ def _serve(code: int, results: int, packages: list[str]) -> int:
     _line_buffered()
     shown = displays.Displays()
     builtins.display = shown.display  # type: ignore[attr-defined]  # as notebooks have it
-    with os.fdopen(code, "rb") as pieces:
+    with code as pieces:
         for number, line in enumerate(pieces, 1):
             answer = _run(json.loads(line)["code"], number, module.__dict__, shown)
             _flush()

@@ -20,6 +20,7 @@ CREDIT = 6  # both: 4 bytes, how many more bytes of the stream the other side ma
 SIGNAL = 7  # host -> agent: 4 bytes, a signal for the exchange's program
 KILL = 8  # host -> agent: end the exchange and all its descendants
 END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follows it
+ADOPT = 11  # host -> agent: the exchange is the context that was forked ahead
 RESIZE = 10  # host -> agent: 2 bytes columns, 2 bytes rows, the new size of its terminal
 
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3

@@ -16,6 +16,7 @@ import socket
 from typing import Any
 
 from sandbox_sdk.agent import frames, guest, proof
+from sandbox_sdk.agent.ahead import Ahead
 from sandbox_sdk.agent.exchange import Exchange
 from sandbox_sdk.isolation.walls import kernel, rlimits
 
@@ -31,19 +32,38 @@ _SPARE_PROCESSES = 16
 def main() -> None:
     """Serve the channel on descriptor 3 to its end."""
     guest.close_all_but([CHANNEL])
-    channel = socket.socket(fileno=CHANNEL)
-    found = proof.collect()
+    alone = proof.collect_alone()
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    hello = json.dumps({**found, "dumpable": kernel.prctl(kernel.PR_GET_DUMPABLE, 0)}).encode()
-    channel.sendall(frames.delimit(frames.encode(frames.HELLO, body=hello)))
-    Agent(channel).serve()
+    serve(alone, None)
+
+
+def main_ahead(packages: list[str]) -> None:
+    """Do the same, with a context forked ahead, whose socket is on descriptor 4.
+
+    Args:
+        packages: Folders with packages for Python contexts.
+    """
+    alone = proof.collect_alone()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    # First of all, for it gets ready while the walls are proven.
+    serve(alone, Ahead(packages))
+
+
+def serve(alone: dict[str, Any], ahead: Ahead | None) -> None:
+    """Report what was found out, then serve."""
+    channel = socket.socket(fileno=CHANNEL)
+    dumpable = kernel.prctl(kernel.PR_GET_DUMPABLE, 0)
+    found = {**alone, **proof.collect(), "dumpable": dumpable, "ahead": ahead is not None}
+    channel.sendall(frames.delimit(frames.encode(frames.HELLO, body=json.dumps(found).encode())))
+    Agent(channel, ahead).serve()
 
 
 class Agent:
     """The loop of PID 1."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, ahead: Ahead | None) -> None:
         self._channel = channel
+        self._ahead = ahead
         self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
         self._outgoing = bytearray()
         self._settings: guest.Settings | None = None
@@ -63,6 +83,7 @@ class Agent:
     def serve(self) -> None:
         """Serve until the host hangs up or breaks the protocol."""
         self._watch(self._wake, selectors.EVENT_READ, None)
+        self._reap()  # what ended before its end could be noticed
         while True:
             writing = selectors.EVENT_WRITE if self._outgoing else 0
             self._watch(self._channel.fileno(), selectors.EVENT_READ | writing, None)
@@ -95,6 +116,13 @@ class Agent:
             self._go(json.loads(frame.body))
         elif frame.kind == frames.OPEN:
             self._open(frame.exchange, json.loads(frame.body))
+        elif frame.kind == frames.ADOPT:
+            self._adopt(frame.exchange)
+        elif self._ahead is not None and frame.exchange == self._ahead.number:
+            if frame.kind == frames.SIGNAL:
+                self._ahead.signal(frames.decode_number(frame.body))
+            elif frame.kind == frames.KILL:
+                self._ahead.kill([each.child for each in self._exchanges.values()])
         elif exchange := self._exchanges.get(frame.exchange):
             if frame.kind == frames.DATA:
                 exchange.take_input(frame.body)
@@ -130,6 +158,18 @@ class Agent:
             return
         self._exchanges[number] = exchange
         self._serve_exchange(exchange)
+
+    def _adopt(self, number: int) -> None:
+        if self._ahead is None:
+            raise ValueError("there is no context that was forked ahead")
+        self._ahead.number = number
+        self._end_ahead()
+
+    def _end_ahead(self) -> None:
+        """Tell how the context that was forked ahead ended, once it did and was asked for."""
+        if self._ahead is not None and self._ahead.finished:
+            self._end(self._ahead.number, self._ahead.ended or {})
+            self._ahead = None
 
     def _serve_exchange(self, exchange: Exchange) -> None:
         """Move what can be moved now, in the order that keeps results behind their output."""
@@ -183,11 +223,16 @@ class Agent:
             pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if self._ahead is not None and self._ahead.child_ended(
+                pid, status, usage.ru_utime + usage.ru_stime
+            ):
+                self._end_ahead()
+                continue
             for exchange in list(self._exchanges.values()):
                 if exchange.child == pid:
                     exchange.child_ended(status)

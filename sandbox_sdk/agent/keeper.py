@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sandbox_sdk.isolation.walls import kernel
 
@@ -70,23 +70,26 @@ def ended(status: int) -> dict[str, float]:
     return {"exit_code": os.WEXITSTATUS(status)}
 
 
-def kill_below(root: int) -> None:
-    """Kill every descendant of ``root``.
+def kill_below(root: int, spare: Collection[int] = ()) -> None:
+    """Kill every descendant of ``root``, but those to spare and what is below them.
 
     All are stopped before any is killed: a stopped process cannot fork, so a fork bomb runs out
     of forkers instead of racing the kills. Looking again until none is left finds what was being
     forked while its parent was stopped.
     """
-    while descendants(root):
+    while descendants(root, spare):
         stopped: set[int] = set()
-        while fresh := descendants(root) - stopped:
+        while fresh := descendants(root, spare) - stopped:
             _send(fresh, signal.SIGSTOP)
             stopped |= fresh
         _send(stopped, signal.SIGKILL)
 
 
-def descendants(root: int) -> set[int]:
-    """Return all processes below ``root`` that are not dead, as ``/proc`` shows them now."""
+def descendants(root: int, spare: Collection[int] = ()) -> set[int]:
+    """Return all processes below ``root`` that are not dead, as ``/proc`` shows them now.
+
+    Those to spare, and what is below them, are left out.
+    """
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -102,7 +105,7 @@ def descendants(root: int) -> set[int]:
     found: set[int] = set()
     todo = [root]
     while todo:
-        below = children.get(todo.pop(), [])
+        below = [pid for pid in children.get(todo.pop(), []) if pid not in spare]
         found.update(below)
         todo.extend(below)
     return found

@@ -29,14 +29,21 @@ _SEALED_FILES = ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger")
 _READ_ONLY = ("/", "/usr", "/dev", "/proc/sys")
 
 
+def collect_alone() -> dict[str, Any]:
+    """Return what is to be seen before this process opens, starts or hides anything."""
+    return {
+        "environ": _environ(),
+        "descriptors": _descriptors(),
+        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+    }
+
+
 def collect() -> dict[str, Any]:
     """Return what holds in this process, as plain values for ``HELLO``."""
     return {
         "status": capabilities.status(),
         "namespaces": namespaces.inodes(),
         "interfaces": _interfaces(),
-        "environ": _environ(),
-        "descriptors": _descriptors(),
         "refused_calls": _refused_calls(),
         # Should it work, then in this process: the report ends the sandbox at every level.
         "user_namespace": _make_user_namespace(),
@@ -44,7 +51,6 @@ def collect() -> dict[str, Any]:
         "landlock": _open_root(),
         "sealed_files": {path: _open_for_writing(path) for path in _SEALED_FILES},
         "writable": [path for path in _READ_ONLY if os.access(path, os.W_OK)],
-        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
     }
 
 

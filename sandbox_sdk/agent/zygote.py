@@ -110,7 +110,7 @@ def serve(control: str, template: str, host: str, tree: str) -> None:
     alive.settle()
     for number in IGNORED:
         signal.signal(number, signal.SIG_DFL)
-    init.main()
+    init.main_ahead(plan["site"])
     os._exit(0)
 
 

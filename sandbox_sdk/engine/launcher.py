@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +153,17 @@ class Launcher:
             raise launcher._refusal or LaunchError(f"the launcher ended at once: {said}")
         return launcher
 
-    async def launch(self, request: Mapping[str, object], channel: socket.socket) -> Launched:
-        """Ask for a sandbox; its end of the channel is handed over.
+    async def launch(
+        self, request: Mapping[str, object], channels: Sequence[socket.socket]
+    ) -> Launched:
+        """Ask for a sandbox; its ends of the channels are handed over.
 
         Raises:
             LaunchError: The launcher is gone.
         """
         launched = Launched(str(request["id"]))
         self._launched[launched.sandbox_id] = launched
-        rights = array.array("i", [channel.fileno()])
+        rights = array.array("i", [channel.fileno() for channel in channels])
         await self._send(
             {"do": "launch", **request}, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
         )

@@ -104,12 +104,16 @@ class Engine:
             uid_range=self._uid_range,
         )
         ours, theirs = socket.socketpair()
+        context, its_end = socket.socketpair()
         channel = SocketChannel(ours)
         try:
-            with theirs:
-                launched = await launcher.launch({"id": sandbox_id, **request.launch}, theirs)
+            with theirs, its_end:
+                launched = await launcher.launch(
+                    {"id": sandbox_id, **request.launch}, [theirs, its_end]
+                )
         except BaseException:
             channel.close()
+            context.close()
             raise
         try:
             hello = await _hello(launched, channel)
@@ -145,12 +149,17 @@ class Engine:
             )
             go = json.dumps(request.go).encode()
             await channel.send(frames.encode(frames.GO, body=go))
+            if hello["ahead"]:
+                await channel.have_context(context, go + b"\n")
+            else:
+                context.close()
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await launcher.kill(launched)
                 await launched.ended.wait()
                 launched.release()
                 channel.close()
+                context.close()
             if isinstance(error, SandboxError) or not isinstance(error, Exception):
                 raise
             raise LaunchError(

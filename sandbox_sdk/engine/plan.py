@@ -129,6 +129,7 @@ def build(
         "env": {**GUEST_ENV, **shared.view.env, **spec.env},
         "workspace": WORKSPACE,
         "site": list(shared.view.site),
+        "seed": spec.seed,
     }
     return Request(launch=launch, go=go)
 

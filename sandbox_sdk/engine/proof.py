@@ -19,6 +19,7 @@ _REFUSED = {errno.EPERM, errno.ENOSYS}
 _SEALED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 _UNREACHED = {errno.EPERM, errno.ESRCH}
 _KEPT_DESCRIPTORS = [0, 1, 2, 3]
+_CONTEXT_SOCKET = 4
 _TRIED_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_NETLINK": 16, "AF_VSOCK": 40}
 
 _FIXES = {
@@ -195,7 +196,8 @@ def _empty_environment(report: _Report) -> _Found:
 
 def _no_inherited_descriptors(report: _Report) -> _Found:
     descriptors = report.hello["descriptors"]
-    return _Found(descriptors == _KEPT_DESCRIPTORS, f"open: {descriptors}")
+    kept = _KEPT_DESCRIPTORS + [_CONTEXT_SOCKET] * report.hello["ahead"]
+    return _Found(descriptors == kept, f"open: {descriptors}")
 
 
 def _untraceable_agent(report: _Report) -> _Found:
