@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox_sdk.agent import containment
 from sandbox_sdk.agent.sandbox_child import Child, Init, settle
-from sandbox_sdk.isolation.walls import cgroups, mounts, namespaces
+from sandbox_sdk.isolation.walls import capabilities, cgroups, mounts, namespaces
 
 _TRIAL_BYTES = 1024 * 1024
 
@@ -49,6 +49,7 @@ def clone(
             # Who makes a user namespace owns it, and may map none but itself.
             os.setresgid(-1, uid, -1)
             os.setresuid(-1, uid, -1)
+            capabilities.regain()  # to be born in a group takes the right to write its files
         pid, pidfd = namespaces.clone(containment.FLAGS, limits.gate.folder)
     except OSError:
         os.close(stderr)

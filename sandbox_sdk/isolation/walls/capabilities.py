@@ -51,6 +51,22 @@ def drop_bounding() -> None:
             return  # one more than this kernel knows
 
 
+def regain() -> None:
+    """Make every capability effective that a change of the effective uid took, and no other.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
+    sets = ctypes.create_string_buffer(24)
+    kernel.check(kernel.libc.capget(header, sets), "capget")
+    _, low, low_kept, _, high, high_kept = struct.unpack("=6I", sets)
+    sets = ctypes.create_string_buffer(
+        struct.pack("=6I", low, low, low_kept, high, high, high_kept)
+    )
+    kernel.check(kernel.libc.capset(header, sets), "capset")
+
+
 def clear() -> None:
     """Give up every capability and, for good, the way to get one by an exec.
 
