@@ -67,6 +67,7 @@ class Settings:
         encryption_key: For state at rest; without effect in this version.
         enable_audit_logs: Without effect in this version.
         auto_scaling: Without effect in this version.
+        pool_size: Sandboxes kept ready at most, once some were asked for; 0 keeps none.
         monitoring_interval: Seconds between two looks of the orchestrator; without effect in this
             version.
     """
@@ -85,6 +86,7 @@ class Settings:
     encryption_key: str | None = attrs.field(default=None, repr=False)
     enable_audit_logs: bool = False
     auto_scaling: bool = False
+    pool_size: int = 16
     monitoring_interval: float = 60.0
 
     @property

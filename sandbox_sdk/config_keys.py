@@ -71,6 +71,10 @@ def _parse_uid(value: object, path: str) -> int:
     return uid
 
 
+def _parse_pool_size(value: object, path: str) -> int:
+    return 0 if value == 0 or value == "0" else parse_count(value, path)
+
+
 KEYS: Mapping[str, Key] = {
     "api_key": Key("settings", "api_key", parse_text),
     "client_id": Key("settings", "client_id", parse_text),
@@ -85,6 +89,7 @@ KEYS: Mapping[str, Key] = {
     "security.encryption_key": Key("settings", "encryption_key", parse_text),
     "security.enable_audit_logs": Key("settings", "enable_audit_logs", parse_flag),
     "orchestrator.auto_scaling": Key("settings", "auto_scaling", parse_flag),
+    "orchestrator.pool_size": Key("settings", "pool_size", _parse_pool_size),
     "orchestrator.monitoring_interval": Key("settings", "monitoring_interval", parse_number),
     "uid_range.first": Key("uid_range", "first", _parse_uid),
     "uid_range.count": Key("uid_range", "count", _parse_uid),

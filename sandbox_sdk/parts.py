@@ -65,6 +65,7 @@ class Parts:
             supervisor,
             templates,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
+            pool_size=settings.pool_size,
         )
         parts = cls(settings, folders, store, supervisor, templates, backend)
         try:

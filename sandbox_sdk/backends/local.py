@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import os
 import time
@@ -14,15 +16,16 @@ import attrs
 
 from sandbox_sdk.backends.base import Channel, LimitHits, Standing
 from sandbox_sdk.engine import extract, payload, reaper
+from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
-from sandbox_sdk.engine.local import Engine
+from sandbox_sdk.engine.local import Engine, Places
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy, SandboxNotFound
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
-from sandbox_sdk.store.base import Lease, Store
+from sandbox_sdk.store.base import Lease, Store, Taken
 from sandbox_sdk.store.folders import StateFolders, state_error
 from sandbox_sdk.values import (
     Collected,
@@ -60,13 +63,23 @@ class LocalBackend:
         templates: Templates,
         *,
         uid_range: tuple[int, int],
+        pool_size: int,
     ) -> None:
         self._store = store
         self._folders = folders
         self._supervisor = supervisor
         self._templates = templates
+        self._ours = group_prefix(folders.root)
         self._engine = Engine(
-            supervisor, agent_folder=folders.agent, templates=templates, uid_range=uid_range
+            supervisor,
+            templates,
+            Places(
+                agent=folders.agent,
+                ready=folders.ready,
+                prefix=f"{self._ours}-{store.owner_token}",
+            ),
+            uid_range=uid_range,
+            pool_size=pool_size,
         )
         self._held: dict[str, _Held] = {}
         self._ended: dict[str, Ended] = {}
@@ -89,13 +102,9 @@ class LocalBackend:
             return Standing(isolation=held.running.isolation, limits=held.running.limits)
 
     async def _start(self, id: str) -> _Held:
-        lease = await self._store.acquire_lease(id)
+        taken = await self._store.take_sandbox(id, started_at=time.time())
+        spec, lease = taken.info.spec, taken.lease
         try:
-            info = await self._store.get_sandbox(id)
-            workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
-            if info.started_at is None:
-                files = await self._store.initial_files(id)
-                await anyio.to_thread.run_sync(_fill, workspace, files)
 
             async def on_end(running: Running, ended: Ended) -> None:
                 self._ended[id] = ended
@@ -105,23 +114,38 @@ class LocalBackend:
                     lease, state=SandboxState.STOPPED, ended=ended, release=True
                 )
 
-            running, channel = await self._engine.start(id, info.spec, workspace, on_end)
+            blank, workspace = await self._place(id, taken)
+            running, channel = await self._engine.hand_over(blank, id, spec, workspace, on_end)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._store.release_lease(lease)
+                await self._store.put_back(taken)
             raise
         self._ended.pop(id, None)
         held = self._held[id] = _Held(lease, running, channel)
         await self._supervisor.start_soon(running.guard)
-        try:
-            await self._store.update_sandbox(
-                lease, state=SandboxState.RUNNING, started_at=time.time()
-            )
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await running.end(Ended(kind=EndKind.INFRA, detail="its start was not recorded"))
-            raise
         return held
+
+    async def _place(self, id: str, taken: Taken) -> tuple[Blank, Path]:
+        """Return a sandbox that is nobody's yet, over the workspace of this one."""
+        spec = taken.info.spec
+        if await anyio.to_thread.run_sync(self._folders.has_workspace, id):
+            workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
+            if taken.info.started_at is None:  # an earlier attempt to set it up failed
+                await anyio.to_thread.run_sync(_fill, workspace, taken.files, None)
+            return await self._engine.start(spec, workspace), workspace
+        blank = await self._engine.take(spec)
+
+        def take_over() -> Path:
+            workspace = self._folders.take_over(blank.workspace.parent, id)
+            owner = None if blank.in_memory else blank.launched.uid or None
+            _fill(workspace, taken.files, owner)
+            return workspace
+
+        try:
+            return blank, await anyio.to_thread.run_sync(take_over)
+        except BaseException:
+            await blank.discard()
+            raise
 
     async def stop(self, id: str, why: Ended | None = None) -> None:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
@@ -215,14 +239,14 @@ class LocalBackend:
         await anyio.to_thread.run_sync(payload.sweep, self._folders.agent)
         await anyio.to_thread.run_sync(self._templates.store.sweep)
         hierarchy, _ = await anyio.to_thread.run_sync(cgroups.find)
+        await anyio.to_thread.run_sync(
+            reaper.remove_ownerless, f"{self._ours}-", hierarchy, self._folders
+        )
         for dead in await self._store.dead_leases():
             try:
                 lease = await self._store.acquire_lease(dead.sandbox_id)
             except (SandboxBusy, SandboxNotFound):
                 continue  # another process was first
-            if hierarchy is not None:
-                group = hierarchy.group(dead.sandbox_id)
-                await anyio.to_thread.run_sync(reaper.remove_group, group)
             await self._store.mark_lost(lease)
             if dead.internal:
                 await self.delete(dead.sandbox_id)
@@ -247,6 +271,11 @@ class LocalBackend:
         return self._starting.setdefault(id, anyio.Lock())
 
 
+def group_prefix(state_dir: Path) -> str:
+    """Return what begins the name of every control group of a state folder."""
+    return f"st{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]}"
+
+
 def _usage(ids: Sequence[str], running: Sequence[Running | None]) -> tuple[Usage, ...]:
     return tuple(
         each.usage()
@@ -256,17 +285,29 @@ def _usage(ids: Sequence[str], running: Sequence[Running | None]) -> tuple[Usage
     )
 
 
-def _fill(workspace: Path, files: Mapping[str, bytes]) -> None:
+def _fill(workspace: Path, files: Mapping[str, bytes], owner: int | None) -> None:
     """Write the initial files; no code has run in the workspace yet.
+
+    Args:
+        workspace: The workspace.
+        files: Path in it -> content.
+        owner: The uid and gid that they get; ``None`` is this process's own.
 
     Raises:
         StateError: They cannot be written.
     """
+    made: set[Path] = set()
     try:
         for name, content in files.items():
             path = workspace / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+            made.update(
+                (path, *itertools.takewhile(lambda above: above != workspace, path.parents))
+            )
+        if owner is not None:
+            for path in made:
+                os.chown(path, owner, owner)
     except OSError as error:
         raise state_error(error, f"the initial files cannot be written to {workspace}") from error
 

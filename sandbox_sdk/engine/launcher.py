@@ -34,7 +34,7 @@ class Launched:
     """One sandbox that the launcher was asked for.
 
     Attributes:
-        sandbox_id: The sandbox.
+        name: What the launcher knows it by.
         pid: Its PID 1 as the host numbers it; 0 before it started.
         pidfd: Of PID 1; -1 before it started and after ``release``.
         uid: The host uid it was dropped to; 0 where none was needed.
@@ -45,7 +45,7 @@ class Launched:
         counted: What the kernel counted against its limits, final once it ended.
     """
 
-    sandbox_id: str
+    name: str
     pid: int = 0
     pidfd: int = -1
     uid: int = 0
@@ -66,10 +66,10 @@ class Launched:
         await self.changed.wait()
         if not self.ended.is_set():
             return
-        said = f"sandbox {self.sandbox_id} did not start: {self.stderr or 'no reason was given'}"
+        said = f"the sandbox did not start: {self.stderr or 'no reason was given'}"
         if remedy := explain_launch_failure(self.stderr):
-            raise IsolationError(f"{said}. {remedy}", sandbox_id=self.sandbox_id)
-        raise LaunchError(f"{said}; run: sandbox-sdk doctor", sandbox_id=self.sandbox_id)
+            raise IsolationError(f"{said}. {remedy}")
+        raise LaunchError(f"{said}; run: sandbox-sdk doctor")
 
     def kill(self) -> None:
         """Kill PID 1 and with it everything inside; nothing happens if it is gone."""
@@ -162,7 +162,7 @@ class Launcher:
             LaunchError: The launcher is gone.
         """
         launched = Launched(str(request["id"]))
-        self._launched[launched.sandbox_id] = launched
+        self._launched[launched.name] = launched
         rights = array.array("i", [channel.fileno() for channel in channels])
         await self._send(
             {"do": "launch", **request}, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
@@ -174,7 +174,7 @@ class Launcher:
         launched.kill()
         if not launched.ended.is_set():
             try:
-                await self._send({"do": "kill", "id": launched.sandbox_id}, [])
+                await self._send({"do": "kill", "id": launched.name}, [])
             except LaunchError:
                 return  # the launcher is gone, and took its sandboxes along
 
@@ -248,7 +248,7 @@ class Launcher:
             launched.status, launched.stderr = said["status"], said["stderr"]
             launched.counted = Counters(**said["counted"])
             launched.ended.set()
-            del self._launched[launched.sandbox_id]
+            del self._launched[launched.name]
         launched.changed.set()
 
     async def _last_words(self) -> str:

@@ -1,33 +1,28 @@
-"""Starts sandboxes on this machine: finds template and runtime, launches, proves."""
+"""Starts sandboxes on this machine: finds template and runtime, keeps some ready."""
 
 from __future__ import annotations
 
-import json
-import socket
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import attrs
 
-from sandbox_sdk.agent import frames
-from sandbox_sdk.engine import limits, payload, plan, proof, saving
+from sandbox_sdk.engine import blank as blanks
+from sandbox_sdk.engine import limits, payload, plan, reaper, saving
+from sandbox_sdk.engine.blank import Blank, Shape
 from sandbox_sdk.engine.channel import SocketChannel
-from sandbox_sdk.engine.launcher import Launched
 from sandbox_sdk.engine.launchers import Launchers
-from sandbox_sdk.engine.running import Running, host_uid
+from sandbox_sdk.engine.pool import Pool
+from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
-from sandbox_sdk.errors import LaunchError, ProtocolError, SandboxError
+from sandbox_sdk.errors import LaunchError
+from sandbox_sdk.isolation.runtimes.base import TemplatePlan
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
 from sandbox_sdk.values import Ended, Isolation, SandboxSpec
-
-START_SECONDS = 30.0
-"""Longest wait for a sandbox to report; a loaded host may need seconds."""
-
-_BWRAP_SETS = "PWD"
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +42,21 @@ class _Host:
     no_group: str
 
 
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where the engine keeps what it makes.
+
+    Attributes:
+        agent: Copies of the agent's program.
+        ready: Workspaces of sandboxes that are nobody's yet, on the file system of all others.
+        prefix: Begins the name of every control group of ours, and of every folder in ``ready``.
+    """
+
+    agent: Path
+    ready: Path
+    prefix: str
+
+
 class Engine:
     """Starts sandboxes. The host is looked at, and a launcher started, on first use."""
 
@@ -54,170 +64,160 @@ class Engine:
         self,
         supervisor: Supervisor,
         templates: Templates,
+        places: Places,
         *,
-        agent_folder: Path,
         uid_range: tuple[int, int],
+        pool_size: int,
     ) -> None:
         self._supervisor = supervisor
         self._templates = templates
-        self._agent_folder = agent_folder
+        self._places = places
         self._uid_range = uid_range
+        self._numbers = itertools.count(1)
+        self._shared: dict[object, TemplatePlan] = {}
+        self._pool = Pool(self.make, self._end_ready, supervisor, most=pool_size)
         self._host: _Host | None = None
         self._looking = anyio.Lock()  # guards _host
 
-    async def start(
-        self,
-        sandbox_id: str,
-        spec: SandboxSpec,
-        workspace: Path,
-        on_end: Callable[[Running, Ended], Awaitable[None]],
-    ) -> tuple[Running, SocketChannel]:
-        """Start a sandbox and prove its walls. The caller runs ``Running.guard``.
-
-        Returns:
-            The running sandbox, and the channel to its agent, which has had its go.
+    async def take(self, spec: SandboxSpec) -> Blank:
+        """Return a sandbox of this spec that is nobody's, ready or made now.
 
         Raises:
             IsolationError: A wall cannot be had on this host, or was not proven from inside.
             LaunchError: It did not start or report in time.
             TemplateError: Its template cannot be had.
         """
-        rules = policy(spec.security_level)
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
-        shared = plan.template(
-            template,
-            spec.mounts,
-            policy=rules,
-            agent=host.agent,
-            memory_counted=host.hierarchy is not None,
-            uid_range=self._uid_range,
-        )
+        ready = await self._pool.take(Shape.of(spec, template.key), spec)
+        return ready or await self.make(spec)
+
+    async def make(self, spec: SandboxSpec) -> Blank:
+        """Start a sandbox of this spec that is nobody's; raises as ``take`` does."""
+        name = f"{self._places.prefix}-{next(self._numbers)}"
+        workspace = self._places.ready / name / "workspace"
+        await anyio.to_thread.run_sync(lambda: workspace.mkdir(mode=0o700, parents=True))
+        try:
+            return await self.start(spec, workspace, name=name)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(reaper.remove_tree, workspace.parent)
+            raise
+
+    async def start(self, spec: SandboxSpec, workspace: Path, *, name: str | None = None) -> Blank:
+        """Start a sandbox of this spec over a workspace; raises as ``take`` does."""
+        host = await self._look()
+        template = await self._templates.resolve(spec, host.agent)
+        rules = policy(spec.security_level)
         key = (template.key, template.preload, rules.level, spec.mounts)
+        if key not in self._shared:
+            self._shared[key] = plan.template(
+                template,
+                spec.mounts,
+                policy=rules,
+                agent=host.agent,
+                memory_counted=host.hierarchy is not None,
+                uid_range=self._uid_range,
+            )
+        shared = self._shared[key]
         runtime, launcher = await host.launchers.find(shared, key, spec.runtime)
-        request = plan.build(
+        return await blanks.start(
+            name or f"{self._places.prefix}-{next(self._numbers)}",
             spec,
-            shared=shared,
+            workspace,
             runtime=runtime,
-            workspace=workspace,
+            launcher=launcher,
+            shared=shared,
             hierarchy=host.hierarchy,
             uid_range=self._uid_range,
         )
-        ours, theirs = socket.socketpair()
-        context, its_end = socket.socketpair()
-        channel = SocketChannel(ours)
+
+    async def hand_over(
+        self,
+        blank: Blank,
+        sandbox_id: str,
+        spec: SandboxSpec,
+        workspace: Path,
+        on_end: Callable[[Running, Ended], Awaitable[None]],
+    ) -> tuple[Running, SocketChannel]:
+        """Make a sandbox that is nobody's somebody's. The caller runs ``Running.guard``.
+
+        Args:
+            blank: The sandbox; it is ended if this fails.
+            sandbox_id: Whose it becomes.
+            spec: How that was asked for.
+            workspace: The folder of its files, which is the blank's own or has its content.
+            on_end: Called when nothing of it is left.
+
+        Returns:
+            The running sandbox, and the channel to its agent, which has had its go.
+
+        Raises:
+            IsolationError: The kernel does not hold a limit that the level requires of it.
+            LaunchError: It has ended meanwhile.
+        """
+        host = await self._look()
         try:
-            with theirs, its_end:
-                launched = await launcher.launch(
-                    {"id": sandbox_id, **request.launch}, [theirs, its_end]
-                )
-        except BaseException:
-            channel.close()
-            context.close()
-            raise
-        try:
-            hello = await _hello(launched, channel)
-            walls = proof.prove(
-                rules,
-                hello,
-                host_uid=host_uid(launched.pid),
-                allowed_env=frozenset({*shared.view.env, _BWRAP_SETS}),
-                waive=spec.waive,
-            )
-            held = limits.held(
-                spec, host.hierarchy, host.no_group, in_memory=launched.workspace >= 0
-            )
-            weak = limits.require(rules, held, spec.waive)
-            missing = tuple(wall.name for wall in walls if not wall.in_force)
-            live = await _opened(launched, workspace)
+            held = limits.held(spec, host.hierarchy, host.no_group, in_memory=blank.in_memory)
+            weak = limits.require(blank.shared.policy, held, spec.waive)
+            missing = tuple(wall.name for wall in blank.walls if not wall.in_force)
+            live = workspace
+            if blank.in_memory:
+                live = Path(f"/proc/self/fd/{blank.launched.workspace}")
+                owner = blank.launched.uid or None
+                await anyio.to_thread.run_sync(saving.restore, workspace, live, owner)
             running = Running(
+                sandbox_id=sandbox_id,
                 spec=spec,
-                launched=launched,
-                launcher=launcher,
+                launched=blank.launched,
+                launcher=blank.launcher,
                 workspace=live,
-                saved=workspace if launched.workspace >= 0 else None,
-                group=host.hierarchy.group(sandbox_id) if host.hierarchy else None,
+                saved=workspace if blank.in_memory else None,
+                group=blank.group,
                 isolation=Isolation(
                     level=spec.security_level,
-                    runtime=runtime.name,
-                    walls=walls,
+                    runtime=blank.runtime.name,
+                    walls=blank.walls,
                     waived=(*missing, *weak),
                 ),
                 limits=held,
-                activity=channel.activity,
+                activity=blank.channel.activity,
                 on_end=on_end,
             )
-            go = json.dumps(request.go).encode()
-            await channel.send(frames.encode(frames.GO, body=go))
-            if hello["ahead"]:
-                await channel.have_context(context, go + b"\n")
-            else:
-                context.close()
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await launcher.kill(launched)
-                await launched.ended.wait()
-                launched.release()
-                channel.close()
-                context.close()
-            if isinstance(error, SandboxError) or not isinstance(error, Exception):
-                raise
+            memory_counted = host.hierarchy is not None
+            await blank.go(plan.settings(spec, blank.shared, memory_counted=memory_counted))
+        except OSError as error:
+            await blank.discard()
             raise LaunchError(
-                f"sandbox {sandbox_id} ended while it started: {error} {launched.stderr}",
+                f"sandbox {sandbox_id} ended while it started: {error} {blank.launched.stderr}",
                 sandbox_id=sandbox_id,
             ) from error
-        return running, channel
+        except BaseException:
+            await blank.discard()
+            raise
+        return running, blank.channel
 
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
+        await self._pool.aclose()
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()
+
+    async def _end_ready(self, blank: Blank) -> None:
+        """End a sandbox that nobody took, with its folder."""
+        with anyio.CancelScope(shield=True):
+            await blank.discard()
+            await anyio.to_thread.run_sync(reaper.remove_tree, blank.workspace.parent)
 
     async def _look(self) -> _Host:
         """Look at the host, once."""
         async with self._looking:
             if self._host is None:
-                agent = await anyio.to_thread.run_sync(payload.install, self._agent_folder)
+                agent = await anyio.to_thread.run_sync(payload.install, self._places.agent)
                 hierarchy, no_group = await anyio.to_thread.run_sync(cgroups.find)
                 launchers = Launchers(agent, self._supervisor)
                 self._host = _Host(
                     agent=agent, launchers=launchers, hierarchy=hierarchy, no_group=no_group
                 )
             return self._host
-
-
-async def _opened(launched: Launched, saved: Path) -> Path:
-    """Return the workspace as this process reaches it; one in memory is filled first.
-
-    Raises:
-        OSError: What was saved does not fit.
-    """
-    if launched.workspace < 0:
-        return saved
-    live = Path(f"/proc/self/fd/{launched.workspace}")
-    await anyio.to_thread.run_sync(saving.restore, saved, live, launched.uid or None)
-    return live
-
-
-async def _hello(launched: Launched, channel: SocketChannel) -> dict[str, Any]:
-    """Wait for the agent's report.
-
-    Raises:
-        LaunchError: It ended before, or took too long.
-        ProtocolError: What it sent is no report.
-    """
-    try:
-        with anyio.fail_after(START_SECONDS):
-            await launched.wait_started()
-            frame = frames.decode(await channel.receive())
-    except TimeoutError as error:
-        raise LaunchError(
-            f"sandbox {launched.sandbox_id} did not report within {START_SECONDS:g} s; the host "
-            "may be overloaded: try again, or start fewer at a time",
-            sandbox_id=launched.sandbox_id,
-        ) from error
-    if frame.kind != frames.HELLO:
-        raise ProtocolError(f"the agent began with frame {frame.kind} instead of its report")
-    hello: dict[str, Any] = json.loads(frame.body)
-    return hello

@@ -39,19 +39,6 @@ _PIPE_CORE_HANDLER = 1  # a core limit of 0 does not stop a handler behind a pip
 _rotation = itertools.count(os.getpid())
 
 
-@attrs.frozen(kw_only=True)
-class Request:
-    """What to ask of the launcher, and what to tell the agent once it reported.
-
-    Attributes:
-        launch: The launcher's request, without ``id``.
-        go: The body of ``GO``.
-    """
-
-    launch: Mapping[str, Any]
-    go: Mapping[str, Any]
-
-
 def template(
     found: Template,
     mounts: Sequence[Mount],
@@ -82,7 +69,7 @@ def template(
     )
 
 
-def build(
+def launch(
     spec: SandboxSpec,
     *,
     shared: TemplatePlan,
@@ -90,8 +77,8 @@ def build(
     workspace: Path,
     hierarchy: Hierarchy | None,
     uid_range: tuple[int, int],
-) -> Request:
-    """Return the requests that start a sandbox by this spec."""
+) -> Mapping[str, Any]:
+    """Return what to ask of the launcher, without ``id``, for a sandbox by this spec."""
     resources = spec.resources
     plan = LaunchPlan(
         template=shared,
@@ -100,7 +87,7 @@ def build(
         disk_bytes=resources.disk_bytes,
         disk_files=resources.disk_files,
     )
-    launch = {
+    return {
         **(runtime.launch(plan) if runtime.clones else staging.executed(runtime, plan)),
         "workspace": str(workspace),
         "uid_range": uid_range if os.geteuid() == 0 else None,
@@ -116,22 +103,32 @@ def build(
         "affinity": affinity(resources.cpu),
         "rlimits": {"core": _PIPE_CORE_HANDLER, "nofile": _AGENT_FILES},
     }
+
+
+def settings(spec: SandboxSpec, shared: TemplatePlan, *, memory_counted: bool) -> dict[str, Any]:
+    """Return the body of ``GO``: what the agent is told once it reported.
+
+    Args:
+        spec: The sandbox.
+        shared: What it shares with others of its template.
+        memory_counted: Whether a control group counts all memory.
+    """
+    resources = spec.resources
     guests = {
         "core": _PIPE_CORE_HANDLER,
         "fsize": resources.file_size_bytes,
         "nofile": resources.open_files,
     }
-    if hierarchy is None:
+    if not memory_counted:
         guests["nproc"] = resources.pids + _OWN_PROCESSES
         guests["data"] = resources.memory_bytes
-    go = {
+    return {
         "rlimits": guests,
         "env": {**GUEST_ENV, **shared.view.env, **spec.env},
         "workspace": WORKSPACE,
         "site": list(shared.view.site),
         "seed": spec.seed,
     }
-    return Request(launch=launch, go=go)
 
 
 def affinity(cpu: float) -> list[int]:

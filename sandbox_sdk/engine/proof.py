@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import attrs
@@ -78,7 +78,7 @@ def prove(
     report = _Report(
         policy=policy,
         hello=hello,
-        host_namespaces=namespaces.inodes(),
+        host_namespaces=_own_namespaces(),
         host_uid=host_uid,
         allowed_env=allowed_env,
     )
@@ -95,6 +95,21 @@ def prove(
             walls=missing,
         )
     return walls
+
+
+@cache
+def _own_namespaces() -> Mapping[str, int]:
+    """Those of this process, which it does not leave."""
+    return namespaces.inodes()
+
+
+def host_uid(pid: int) -> int:
+    """Return the uid of a process as the host sees it.
+
+    Raises:
+        OSError: It has ended.
+    """
+    return os.stat(f"/proc/{pid}").st_uid
 
 
 def _judge(name: str, report: _Report, waive: Collection[str]) -> Wall:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox_sdk.isolation.walls.cgroups import Group
+from sandbox_sdk.isolation.walls.cgroups import Group, Hierarchy
+from sandbox_sdk.store import owner
+from sandbox_sdk.store.folders import StateFolders
 
 log = logging.getLogger("sandbox_sdk.reaper")
 
@@ -27,6 +29,29 @@ def remove_group(group: Group) -> bool:
         group.kill()
         time.sleep(_PAUSE_SECONDS)
     return True
+
+
+def remove_ownerless(prefix: str, hierarchy: Hierarchy | None, folders: StateFolders) -> None:
+    """Remove groups and workspaces of sandboxes that were nobody's, or whose owner died. Blocks.
+
+    Args:
+        prefix: Begins the name of every one of this state folder; an owner's token follows.
+        hierarchy: Where the groups stand.
+        folders: The state folder.
+    """
+    groups = [] if hierarchy is None else hierarchy.leftovers()
+    ready = [path.name for path in folders.ready.iterdir()]
+    # Who is asked for after them lives, if what is there is to be left alone.
+    living = owner.live(folders.owners)
+
+    def ownerless(name: str) -> bool:
+        return name.startswith(prefix) and name.removeprefix(prefix).split("-")[0] not in living
+
+    if hierarchy is not None:
+        for name in filter(ownerless, groups):
+            remove_group(hierarchy.group(name))
+    for name in filter(ownerless, ready):
+        remove_tree(folders.ready / name)
 
 
 def remove_tree(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -29,6 +28,7 @@ class Running:
     """A set-up sandbox.
 
     Attributes:
+        sandbox_id: The sandbox.
         spec: How it was asked for.
         launched: The launcher's hold on it.
         launcher: The launcher.
@@ -43,6 +43,7 @@ class Running:
         over: Set when nothing of it is left and ``on_end`` returned.
     """
 
+    sandbox_id: str
     spec: SandboxSpec
     launched: Launched
     launcher: Launcher
@@ -91,9 +92,9 @@ class Running:
         try:
             used = self._group_usage()
         except OSError:  # between its end and our notice of it
-            return Usage(sandbox_id=self.launched.sandbox_id, reason="the sandbox has ended")
+            return Usage(sandbox_id=self.sandbox_id, reason="the sandbox has ended")
         return Usage(
-            sandbox_id=self.launched.sandbox_id,
+            sandbox_id=self.sandbox_id,
             cpu_seconds=used.cpu_seconds,
             memory_bytes=used.memory_bytes,
             memory_peak_bytes=used.memory_peak_bytes,
@@ -177,7 +178,7 @@ class Running:
                 self.verdict = attrs.evolve(self.verdict, detail=said)
             log.info(
                 "sandbox.ended",
-                extra={"sandbox_id": self.launched.sandbox_id, "ended": str(self.verdict)},
+                extra={"sandbox_id": self.sandbox_id, "ended": str(self.verdict)},
             )
             await self.on_end(self, self.verdict)
         finally:
@@ -201,8 +202,3 @@ class Running:
         if not self.launcher.alive:
             detail = "its launcher was killed"
         return Ended(kind=EndKind.SANDBOX_DIED, detail=detail)
-
-
-def host_uid(pid: int) -> int:
-    """Return the uid of a process as the host sees it."""
-    return os.stat(f"/proc/{pid}").st_uid

@@ -26,6 +26,21 @@ class Lease:
 
 
 @attrs.frozen(kw_only=True)
+class Taken:
+    """A sandbox that is about to be started.
+
+    Attributes:
+        lease: The right to run it.
+        info: Its record as it was before.
+        files: What to write at its first set-up; empty at a later one.
+    """
+
+    lease: Lease
+    info: SandboxInfo
+    files: Mapping[str, bytes]
+
+
+@attrs.frozen(kw_only=True)
 class DeadLease:
     """A lease whose owner died without releasing it.
 
@@ -49,6 +64,11 @@ class Store(Protocol):
     ``SandboxClosed`` after ``aclose()``. A cancelled write may or may not have been made.
     """
 
+    @property
+    def owner_token(self) -> str:
+        """What tells the owner apart that this store writes into the leases it takes."""
+        ...
+
     async def insert_sandbox(self, info: SandboxInfo) -> None:
         """Record a new sandbox, its initial files included.
 
@@ -64,6 +84,19 @@ class Store(Protocol):
         Raises:
             SandboxNotFound: There is none.
         """
+        ...
+
+    async def take_sandbox(self, id: str, *, started_at: float) -> Taken:
+        """Take the right to run a sandbox, and record that it runs, in one write.
+
+        Raises:
+            SandboxNotFound: There is none.
+            SandboxBusy: Another live owner holds it.
+        """
+        ...
+
+    async def put_back(self, taken: Taken) -> None:
+        """Give up a sandbox that could not be started: its record is as it was before."""
         ...
 
     async def initial_files(self, id: str) -> Mapping[str, bytes]:

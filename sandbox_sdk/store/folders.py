@@ -2,6 +2,7 @@
 
     state.db            sandboxes, leases and runs
     owners/             one locked file per process that holds sandboxes
+    ready/<name>/       workspaces of sandboxes that stand ready and are nobody's yet
     sandboxes/<id>/     one folder per sandbox; its files lie in workspace/
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
@@ -53,7 +54,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """File systems on which a state folder is refused, by the kernel's name of their type."""
 
 _ID = re.compile(r"[a-z]{1,8}_[0-9a-z]{26}")
-_FOLDERS = ("owners", "sandboxes", "runs", "models", "templates", "agent", "uids")
+_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "agent", "uids")
 
 
 @attrs.frozen
@@ -119,6 +120,11 @@ class StateFolders:
         return self.root / "templates"
 
     @property
+    def ready(self) -> Path:
+        """The folder of workspaces of sandboxes that are nobody's yet."""
+        return self.root / "ready"
+
+    @property
     def agent(self) -> Path:
         """The folder of copies of the program that runs inside."""
         return self.root / "agent"
@@ -151,6 +157,23 @@ class StateFolders:
             SandboxNotFound: The id is none that the SDK made.
         """
         return self.runs / _checked(id)
+
+    def has_workspace(self, id: str) -> bool:
+        """Whether a sandbox was set up before, or is about to be."""
+        return self.sandbox(id).exists()
+
+    def take_over(self, ready: Path, id: str) -> Path:
+        """Make a folder of ``ready`` a sandbox's own, and return its workspace.
+
+        Raises:
+            StateError: The sandbox has one, or the host refused.
+        """
+        folder = self.sandbox(id)
+        try:
+            ready.rename(folder)
+        except OSError as error:
+            raise state_error(error, f"{folder} cannot be made") from error
+        return self.workspace(id)
 
     def make_workspace(self, id: str) -> Path:
         """Return the folder of a sandbox's files, made if it is missing.

@@ -9,7 +9,7 @@ import json
 import sqlite3
 
 from sandbox_sdk.errors import SandboxBusy
-from sandbox_sdk.store.base import DeadLease, Lease
+from sandbox_sdk.store.base import DeadLease, Lease, Taken
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.store.tables import Lives, ended_text, holder, key, read, read_json
 from sandbox_sdk.values import Ended, SandboxState
@@ -69,6 +69,15 @@ def acquire(connection: sqlite3.Connection, id: str, owner: Owner, lives: Lives)
         (_owner_text(owner), fence + 1, id, fence),
     )
     return Lease(sandbox_id=id, fence=fence + 1)
+
+
+def put_back(connection: sqlite3.Connection, taken: Taken, owner: Owner) -> None:
+    """Make a record what it was before it was taken, if it is still this owner's."""
+    connection.execute(
+        "UPDATE sandboxes SET owner = NULL, state = ?, started_at = ?"
+        " WHERE id = ? AND fence = ? AND owner = ?",
+        (taken.info.state, taken.info.started_at, *_swap(taken.lease, owner)),
+    )
 
 
 def release(connection: sqlite3.Connection, lease: Lease, owner: Owner) -> None:

@@ -80,6 +80,11 @@ def unlock(owner: Owner, locks: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
+def live(locks: Path) -> frozenset[str]:
+    """Return the tokens of all owners that live; it reads the lock files' folder."""
+    return frozenset(path.name for path in locks.iterdir() if _locked(path))
+
+
 def sweep(locks: Path) -> None:
     """Remove the files of owners that died; the caller keeps others from making one meanwhile."""
     for path in locks.iterdir():

@@ -9,7 +9,7 @@ from functools import cache, partial
 import anyio
 
 from sandbox_sdk.store import leases, records, tables
-from sandbox_sdk.store.base import DeadLease, Lease
+from sandbox_sdk.store.base import DeadLease, Lease, Taken
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
 from sandbox_sdk.store.writer import Writer
@@ -44,6 +44,11 @@ class SQLiteStore:
         """What this store writes into the leases that it takes."""
         return self._owner
 
+    @property
+    def owner_token(self) -> str:
+        """The owner's token; see ``Store.owner_token``."""
+        return self._owner.token
+
     async def insert_sandbox(self, info: SandboxInfo) -> None:
         """Record a new sandbox; see ``Store.insert_sandbox``."""
         await self._writer.run(partial(records.insert, info=info), writes=True)
@@ -52,6 +57,32 @@ class SQLiteStore:
         """Return a sandbox's record; see ``Store.get_sandbox``."""
         call = partial(records.get, id=id, lives=self._lives)
         return await self._writer.run(call, writes=False)
+
+    async def take_sandbox(self, id: str, *, started_at: float) -> Taken:
+        """Take the right to run a sandbox; see ``Store.take_sandbox``."""
+
+        def take(connection: sqlite3.Connection) -> Taken:
+            info = records.get(connection, id=id, lives=self._lives)
+            lease = leases.acquire(connection, id=id, owner=self._owner, lives=self._lives)
+            first = info.started_at is None
+            files = records.initial_files(connection, id=id) if first else {}
+            leases.update(
+                connection,
+                lease,
+                self._owner,
+                state=SandboxState.RUNNING,
+                started_at=started_at,
+                ended=None,
+                release=False,
+            )
+            return Taken(lease=lease, info=info, files=files)
+
+        return await self._writer.run(take, writes=True)
+
+    async def put_back(self, taken: Taken) -> None:
+        """Undo ``take_sandbox``; see ``Store.put_back``."""
+        call = partial(leases.put_back, taken=taken, owner=self._owner)
+        await self._writer.run(call, writes=True)
 
     async def initial_files(self, id: str) -> Mapping[str, bytes]:
         """Return the files of the first set-up; see ``Store.initial_files``."""

@@ -17,6 +17,7 @@ import attrs
 import pytest
 from host import below, command_line, inits, running, soon, status
 
+from sandbox_sdk.backends.local import group_prefix
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import SandboxBusy, SandboxEnded
 from sandbox_sdk.experiments.run_folder import read_run
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent
 LANES = 2
 EARLY_SECONDS, LATE_SECONDS = 0.9, 0.4
-KEPT = {"agent", "models", "owners", "runs", "sandboxes", "templates", "uids"}
+KEPT = {"agent", "models", "owners", "ready", "runs", "sandboxes", "templates", "uids"}
 
 
 @attrs.define
@@ -167,18 +168,20 @@ async def _assert_clean(state_dir: Path, sandboxes: list[str]) -> None:
     assert {info.id for info in infos} >= set(sandboxes)
     assert not [info.id for info in infos if info.state is SandboxState.RUNNING]
     assert not [info.id for info in infos if info.owner_pid is not None]
-    _assert_host_clean(state_dir, {info.id for info in infos})
+    _assert_host_clean(state_dir)
 
 
-def _assert_host_clean(state_dir: Path, sandboxes: set[str]) -> None:
+def _assert_host_clean(state_dir: Path) -> None:
     hierarchy, _ = cgroups.find()
     if hierarchy is not None:
-        assert set(hierarchy.leftovers()) & sandboxes == set()
+        ours = f"{group_prefix(state_dir)}-"
+        assert [name for name in hierarchy.leftovers() if name.startswith(ours)] == []
     assert str(state_dir) not in Path("/proc/self/mountinfo").read_text()
     names = {path.name for path in state_dir.iterdir()}
     assert {name for name in names if not name.startswith("state.")} <= KEPT
     assert not [path for path in state_dir.rglob("*") if path.is_socket()]
     assert list((state_dir / "owners").iterdir()) == []
+    assert list((state_dir / "ready").iterdir()) == []
     assert not [path.name for path in (state_dir / "agent").glob("unfinished-*")]
     for folder in (state_dir / "sandboxes").iterdir():
         assert [path.name for path in folder.iterdir()] == ["workspace"]

@@ -162,7 +162,7 @@ def test_every_key_has_a_variable_that_is_read() -> None:
     }
     environ |= {"SANDBOX_TIMEOUT": "9", "SANDBOX_IDLE_TIMEOUT": "9"}
     environ |= {"SANDBOX_UID_RANGE_FIRST": "100000", "SANDBOX_UID_RANGE_COUNT": "9"}
-    environ |= {"SANDBOX_RUNTIME": "bubblewrap"}
+    environ |= {"SANDBOX_RUNTIME": "bubblewrap", "SANDBOX_ORCHESTRATOR_POOL_SIZE": "9"}
     environ |= {"SANDBOX_ORCHESTRATOR_MONITORING_INTERVAL": "9"}
     environ |= {"SANDBOX_DEFAULT_RESOURCES_MEMORY": "99MB"}
     del environ["SANDBOX_ENDPOINT"]

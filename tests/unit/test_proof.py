@@ -30,6 +30,7 @@ def hello() -> Hello:
         "namespaces": dict.fromkeys(namespaces.NAMES, 1),
         "interfaces": ["lo"],
         "environ": ["PWD"],
+        "ahead": False,
         "descriptors": [0, 1, 2, 3],
         "refused_calls": {
             call: errno.EPERM for policy in LEVELS.values() for call in policy.tried_calls
