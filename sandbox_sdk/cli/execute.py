@@ -6,13 +6,14 @@ import codecs
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
 import attrs
 import click
 
-from sandbox_sdk.cli import streams
+from sandbox_sdk.cli import streams, terminal
 from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.cli.text import clean
 from sandbox_sdk.client import AsyncSandboxClient
@@ -36,6 +37,7 @@ class _Wanted:
     name: str | None
     resources: dict[str, Any]
     timeout: float | None
+    tty: bool
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -44,6 +46,7 @@ class _Wanted:
 @click.option("--memory", help='For a new sandbox, for example "512MiB".')
 @click.option("--cpu", type=float, help="For a new sandbox: cores, 0.5 is half of one.")
 @click.option("--timeout", type=float, help="Seconds until the command is killed.")
+@click.option("--tty", is_flag=True, help="Give it this terminal; its output comes as it is.")
 @global_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
@@ -53,6 +56,7 @@ def execute(
     memory: str | None,
     cpu: float | None,
     timeout: float | None,
+    tty: bool,
 ) -> None:
     """Run a command in a sandbox: sandbox-sdk exec -- CMD ARGS...
 
@@ -69,12 +73,17 @@ def execute(
         name=name,
         resources={key: value for key, value in resources.items() if value is not None},
         timeout=timeout,
+        tty=tty,
     )
     run(lambda session: _execute(session, wanted))
 
 
 async def _execute(session: Session, wanted: _Wanted) -> int:
     parse_seconds(wanted.timeout, "timeout")
+    if wanted.tty and session.output.as_json:
+        raise click.UsageError("--tty and --json: give one, not both")
+    if wanted.tty:
+        terminal.size()  # refused before anything is made
     async with session.client() as client:
         sandbox = await _existing(client, wanted)
         kept = bool(wanted.id or wanted.name)
@@ -123,11 +132,18 @@ async def _run(session: Session, sandbox: AsyncSandbox, wanted: _Wanted) -> Ende
         }
         session.output.document(document)
         return result.ended
-    async with sandbox.start_command(wanted.command) as process:
+    async with _started(sandbox, wanted) as process:
         with anyio.move_on_after(wanted.timeout):
-            return await _connected(process)
+            return await (terminal.connect(process) if wanted.tty else _connected(process))
         await process.kill()
         return Ended(kind=EndKind.TIMEOUT, limit="timeout", limit_value=wanted.timeout)
+
+
+def _started(sandbox: AsyncSandbox, wanted: _Wanted) -> AbstractAsyncContextManager[AsyncProcess]:
+    if not wanted.tty:
+        return sandbox.start_command(wanted.command)
+    columns, rows = terminal.size()
+    return sandbox.start_command(wanted.command, tty=True, columns=columns, rows=rows)
 
 
 async def _connected(process: AsyncProcess) -> Ended:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "sandbox_sdk")
@@ -51,3 +54,40 @@ def on_terminal(state: Path, *arguments: str) -> bytes:
         os.close(ours)
     process.wait()
     return came
+
+
+class Typist:
+    """A command on a terminal that a test types on and looks at."""
+
+    def __init__(self, state: Path, *arguments: str) -> None:
+        self.terminal, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [*PROGRAM, "--state-dir", str(state), *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        self._seen = b""
+
+    def wait_for(self, text: bytes) -> bytes:
+        """Read until the text came; return all up to its end, which is then no more there."""
+        while text not in self._seen:
+            self._seen += os.read(self.terminal, 65536)
+        before, _, self._seen = self._seen.partition(text)
+        return before + text
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self.terminal, keys)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the terminal's size."""
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def flags(self) -> int:
+        """Return the terminal's local modes."""
+        flags: int = termios.tcgetattr(self.terminal)[3]
+        return flags

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import PROGRAM, on_terminal, run, start
+from command_line import PROGRAM, Typist, on_terminal, run, start
 
 from sandbox_sdk.cli.execute import exit_code
 from sandbox_sdk.values import Ended, EndKind
@@ -126,3 +127,29 @@ def test_a_reader_that_goes_away_ends_the_command(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+def test_a_terminal_is_handed_to_the_command(tmp_path: Path) -> None:
+    """Keys, Ctrl-C too, and sizes reach the command; afterwards the terminal is as it was."""
+    typist = Typist(tmp_path, "exec", "--tty", "--", "/bin/bash", "--norc", "--noediting")
+    before = typist.flags()
+    typist.wait_for(b"$ ")
+    typist.resize(111, 33)
+    typist.type(b'until test "$(stty size)" = "33 111"; do :; done; echo re""sized\n')
+    typist.wait_for(b"resized\r\n")
+    typist.type(b'echo sle""eps; sleep 1000\n')
+    typist.wait_for(b"sleeps\r\n")
+    typist.type(b"\x03")
+    typist.wait_for(b"$ ")
+    typist.type(b"echo code $?; exit 7\n")
+    typist.wait_for(b"code 130\r\n")
+    assert typist.process.wait() == 7
+    assert typist.flags() == before
+    os.close(typist.terminal)
+
+
+def test_a_terminal_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    for arguments in (("--tty",), ("--tty", "--json")):
+        done = run(tmp_path, "exec", *arguments, "--", "true")
+        assert done.returncode == 2
+        assert b"--tty" in done.stderr

@@ -14,6 +14,7 @@ from sandbox_sdk.backends.exchanges import Sink
 from sandbox_sdk.errors import FileError, ProtocolError
 from sandbox_sdk.files import AsyncFiles
 from sandbox_sdk.link import Link
+from sandbox_sdk.values import FileEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +33,16 @@ class _Forger:
 
     id = "sb_00000000000000000000000000"
 
-    def __init__(self, answer: object) -> None:
+    def __init__(self, answer: object, content: bytes = b"") -> None:
         self.over = anyio.Event()
         self.report = {"exit_code": 0}
+        self.busy = True
         self._answer = answer
+        self._content = content
 
     async def start(self, request: object, sink: Sink) -> _Forger:
+        sink.take(frames.STDOUT, self._content)
+        sink.end(frames.STDOUT)
         sink.take(frames.RESULT, json.dumps(self._answer).encode())
         sink.end(frames.RESULT)
         self.over.set()
@@ -47,9 +52,9 @@ class _Forger:
         return
 
 
-def _files(answer: object) -> AsyncFiles:
+def _files(answer: object, content: bytes = b"") -> AsyncFiles:
     async def link() -> Link:
-        return cast("Link", _Forger(answer))
+        return cast("Link", _Forger(answer, content))
 
     return AsyncFiles(link, _Forger.id, cast("Callable[..., Any]", None))
 
@@ -86,3 +91,41 @@ async def test_forged_message() -> None:
     with pytest.raises(FileError) as raised:
         await _files({"errno": 2, "message": "x" * 1_000_000}).stat("x")
     assert len(str(raised.value)) < 500
+
+
+EVENT = {"kind": "moved", "path": "/workspace/x", "old_path": "/workspace/y", "is_folder": False}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b'{"kind": "exploded", "path": "/x", "is_folder": false}\n',
+        b'{"kind": ["moved"], "path": "/x", "is_folder": false}\n',
+        b'{"kind": "moved", "path": 5, "is_folder": false}\n',
+        b'{"kind": "moved", "path": "/x", "is_folder": 1}\n',
+        b'{"kind": "moved", "path": "/x", "is_folder": true, "old_path": 5}\n',
+        b'{"kind": "moved", "path": "/x"}\n',
+        b"[]\n",
+        b"\n",
+        b"[" * 60_000 + b"\n",
+        b"\xff\xfe\n",
+        b" " * 100_000,
+    ],
+    ids=lambda wrong: str(wrong[:40]),
+)
+async def test_forged_events(wrong: bytes) -> None:
+    """An event of any other shape than agreed on, or without end, is a ProtocolError."""
+    good = json.dumps(EVENT).encode() + b"\n"
+    events = _files({}, good + good + wrong).watch()
+    expected = FileEvent(kind="moved", path="/workspace/x", old_path="/workspace/y")
+    with pytest.raises(ProtocolError):  # noqa: PT012 - what came before it is taken
+        async for event in events:
+            assert event == expected
+
+
+async def test_events_end_with_their_answer() -> None:
+    """A watch that ends by itself says so, and one that fails raises its error."""
+    good = json.dumps(EVENT).encode() + b"\n"
+    assert len([event async for event in _files({}, good * 3).watch()]) == 3
+    with pytest.raises(FileError):
+        await anext(aiter(_files({"errno": 2, "message": "gone"}).watch()))

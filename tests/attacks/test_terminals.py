@@ -1,0 +1,81 @@
+"""Attacks through a command's own terminal: on the caller, on the agent, on others' calls."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from host import told
+
+from sandbox_sdk.sandbox import AsyncSandbox
+from sandbox_sdk.values import EndKind
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a17_typing_into_a_terminal_of_the_sandbox(sandbox: AsyncSandbox) -> None:
+    """A command on a terminal types nothing into it, high bits set or not."""
+    done = await sandbox.run_command(["python", "attacks/inject_input.py"], tty=True, timeout=15)
+    tried = told(done.stdout)
+    assert tried.pop("/dev/tty") == "EPERM"
+    assert set(tried.values()) == {"EPERM"}
+    assert "INJECTED" not in done.stdout
+
+
+async def test_a17_keys_of_another_command(sandbox: AsyncSandbox) -> None:
+    """The side that reads the keys is PID 1's; who opens one gets a terminal of his own."""
+    script = """
+import fcntl, os, struct, termios
+opened = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+print(struct.unpack("I", fcntl.ioctl(opened, 0x80045430, bytes(4))))  # TIOCGPTN
+os.listdir("/proc/1/fd")
+"""
+    async with sandbox.start_command("tty; cat", tty=True) as process:
+        assert await anext(process.stdout) == b"/dev/pts/0\r\n"
+        done = await sandbox.run_command(["python", "-c", script])
+    assert "PermissionError" in done.stderr
+    assert done.stdout == "(1,)\n"
+
+
+async def test_a40_flood_through_a_terminal(sandbox: AsyncSandbox) -> None:
+    """Endless output on a terminal is cut and ended as from a pipe."""
+    done = await sandbox.run_command(["yes"], tty=True, timeout=30)
+    assert done.ended.kind is EndKind.OUTPUT_LIMIT
+    assert done.ended.truncated
+
+
+_STOP_OUTPUT = """exec python -c "
+import termios
+print('ready', flush=True)
+termios.tcflow(1, termios.TCOOFF)
+print('never' * 100_000)
+"
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "stty -icanon -echo min 0 time 1; echo ready; sleep 1000",
+        _STOP_OUTPUT,
+        "echo ready; kill -STOP $$",
+        "trap '' HUP INT TERM; echo ready; exec 0<&- 1>&- 2>&-; sleep 1000",
+    ],
+    ids=["raw", "stopped output", "stopped", "closed"],
+)
+async def test_a40_stuck_terminal(sandbox: AsyncSandbox, script: str) -> None:
+    """Whatever a command does to its terminal, others go on and a kill ends it."""
+    async with sandbox.start_command(script, tty=True) as process:
+        seen = b""
+        async for data in process.stdout:
+            seen += data
+            if b"ready" in seen:
+                break
+        with anyio.move_on_after(0.2):
+            await process.write(b"x" * 1_000_000)
+        await process.resize(100, 50)
+        assert (await sandbox.run_command(["echo", "on"], timeout=10)).stdout == "on\n"
+        with anyio.fail_after(10):
+            await process.kill()
+            assert (await process.wait()).kind is EndKind.CANCELLED
+    left = await sandbox.run_command("cat /proc/[0-9]*/comm")
+    assert "sleep" not in left.stdout
