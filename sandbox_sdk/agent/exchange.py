@@ -12,9 +12,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_sdk.agent import commands, contexts, file_ops, frames, guest, keeper, terminals
+from sandbox_sdk.agent import frames, guest, keeper, starting, terminals
 
-_OUTPUTS = (frames.STDOUT, frames.STDERR, frames.RESULT)
 _NO_MORE = -1
 _NEWLINE = ord("\n")
 
@@ -67,31 +66,9 @@ class Exchange:
         self._on_terminal = "terminal" in request
         self._line_begun = False  # on a terminal: what was typed last is no whole line
         self._left = False  # a terminal that no program holds; it would be ready without end
-        make = {"command": commands, "python": contexts, "file": file_ops}[request["kind"]].program
-        opened: list[int] = []
-        try:
-            if self._on_terminal:
-                pair, theirs_end = terminals.open_pair(request["terminal"], opened)
-                ours, theirs = [*pair, _NO_MORE, _NO_MORE], [theirs_end]
-            else:
-                ours, theirs = _pipes(opened)
-            report, report_end = _pipe(opened)
-            program = make(request, settings, theirs)
-            self.child = _fork(
-                program if request["kind"] == "file" else _kept(program, report_end, theirs)
-            )
-        except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
-            raise
-        for descriptor in [*theirs, report_end]:
-            os.close(descriptor)
-        for descriptor in [*ours, report]:
-            if descriptor >= 0:
-                os.set_blocking(descriptor, False)
-        self.report = report
-        self.stdin = ours[frames.STDIN]
-        self.outputs = {stream: Output(ours[stream]) for stream in _OUTPUTS}
+        started = starting.start(request, settings)
+        self.child, self.report, self.stdin = started.child, started.report, started.stdin
+        self.outputs = {stream: Output(end) for stream, end in started.outputs.items()}
 
     def take_input(self, data: bytes) -> None:
         """Queue bytes for standard input; more than a window breaks the protocol.
@@ -272,43 +249,6 @@ class Exchange:
             self._closing(descriptor)
             os.close(descriptor)
         return _NO_MORE
-
-
-def _pipe(opened: list[int]) -> tuple[int, int]:
-    """Open a pipe, and note its ends in ``opened``."""
-    ends = os.pipe()
-    opened.extend(ends)
-    return ends
-
-
-def _pipes(opened: list[int]) -> tuple[list[int], list[int]]:
-    """Return the agent's ends and the guest's ends of the four streams."""
-    read, write = _pipe(opened)
-    ours, theirs = [write], [read]
-    for _ in _OUTPUTS:
-        read, write = _pipe(opened)
-        ours.append(read)
-        theirs.append(write)
-    return ours, theirs
-
-
-def _kept(program: Callable[[], None], report: int, streams: list[int]) -> Callable[[], None]:
-    def run() -> None:
-        guest.close_all_but([report, *streams])
-        keeper.run(program, report, streams)
-
-    return run
-
-
-def _fork(run: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    try:
-        run()
-        os._exit(0)
-    finally:
-        os._exit(70)  # an exception in a child must not unwind into the agent's loop
 
 
 def _kill(pid: int, number: int) -> None:
