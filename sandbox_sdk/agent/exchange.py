@@ -198,7 +198,11 @@ class Exchange:
     def kill(self) -> None:
         """End the program and all its descendants; what the host has no room for is dropped."""
         self._killed = True
-        if self.child:
+        if self.child and self.report < 0 and not self.guest:
+            # Without a keeper, for which no process was left.
+            keeper.kill_below(self.child)
+            _kill(self.child, signal.SIGKILL)
+        elif self.child:
             _kill(self.child, signal.SIGTERM)
             _kill(self.child, signal.SIGCONT)  # in case a guest stopped it
 

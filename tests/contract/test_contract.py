@@ -29,26 +29,34 @@ Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
 ASYNC_ONLY = frozenset({cancelled_call_leaves_nothing})
 
 # The blocking face is the same over any runtime and level.
-WAYS: tuple[tuple[str, Open, str, str], ...] = (
-    ("async", faces.open_async, "zygote", "medium"),
-    ("async", faces.open_async, "zygote", "high"),
-    ("async", faces.open_async, "bubblewrap", "medium"),
-    ("blocking", faces.open_blocking, "zygote", "medium"),
+WAYS: tuple[tuple[str, Open, str, str, int], ...] = (
+    ("async", faces.open_async, "zygote", "medium", 0),
+    ("async", faces.open_async, "zygote", "high", 2),
+    ("async", faces.open_async, "bubblewrap", "medium", 0),
+    ("blocking", faces.open_blocking, "zygote", "medium", 2),
 )
+"""Face, its opener, runtime, level, and how many sandboxes are kept ready."""
+
 CASES = [
-    pytest.param(check, opened, runtime, level, id=f"{face}-{runtime}-{level}-{check.__name__}")
-    for face, opened, runtime, level in WAYS
+    pytest.param(
+        check, opened, runtime, level, ready, id=f"{face}-{runtime}-{level}-{check.__name__}"
+    )
+    for face, opened, runtime, level, ready in WAYS
     for check in CHECKS
     if face == "async" or check not in ASYNC_ONLY
 ]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("check", "opened", "runtime", "level"), CASES)
+@pytest.mark.parametrize(("check", "opened", "runtime", "level", "ready"), CASES)
 async def test_contract(
-    check: Check, opened: Open, runtime: str, level: str, tmp_path: Path
+    check: Check, opened: Open, runtime: str, level: str, ready: int, tmp_path: Path
 ) -> None:
-    settings: dict[str, object] = {"runtime": runtime, "security": {"level": level}}
+    settings: dict[str, object] = {
+        "runtime": runtime,
+        "security": {"level": level},
+        "orchestrator": {"pool_size": ready},
+    }
     async with opened(tmp_path / "state", settings) as client:
         await check(client)
 

@@ -47,9 +47,11 @@ async def work(client: AsyncSandboxClient, number: int, marker: str) -> None:
 
 
 async def main(state_dir: str, marker: str) -> None:
-    """Work in several sandboxes at once."""
+    """Work in several sandboxes at once, with others kept ready."""
     async with (
-        AsyncSandboxClient(state_dir=state_dir) as client,
+        AsyncSandboxClient(
+            state_dir=state_dir, config={"orchestrator": {"pool_size": 2}}
+        ) as client,
         anyio.create_task_group() as group,
     ):
         for number in range(SANDBOXES):
