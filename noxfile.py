@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -133,6 +134,18 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def cgroup_v2(session: nox.Session) -> None:
+    """Control groups of version 2 under Debian's kernel, in QEMU; takes some two minutes.
+
+    Needs Debian with qemu-system-x86 and busybox-static. The kernel is downloaded, not installed;
+    SANDBOX_SDK_TEST_KERNEL may name the folder of an unpacked package instead.
+    """
+    session.install(*EVERYTHING, *_group("test"))
+    kernel = os.environ.get("SANDBOX_SDK_TEST_KERNEL") or _debian_kernel(session)
+    session.run("pytest", "tests/v2", *session.posargs, env={"SANDBOX_SDK_TEST_KERNEL": kernel})
+
+
+@nox.session(default=False)
 def attacks(session: nox.Session) -> None:
     """Only the attacks on a sandbox; ``tests`` runs them too."""
     session.install(*EVERYTHING, *_group("test"))
@@ -188,6 +201,25 @@ def _network() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith("PIP_") or name.lower().endswith("_proxy") or name == "SSL_CERT_FILE"
     }
+
+
+def _debian_kernel(session: nox.Session) -> str:
+    """Return the folder of Debian's kernel for virtual machines, downloaded once."""
+    folder = session.cache_dir.resolve() / "kernel"
+    if not folder.exists():
+        place = Path(session.create_tmp()).resolve()
+        newest = subprocess.run(
+            ("apt-cache", "depends", "linux-image-cloud-amd64"),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (name,) = re.findall(r"Depends: (linux-image-\S+)", newest.stdout)
+        with session.chdir(place):
+            session.run("apt-get", "download", name, external=True)
+        (package,) = place.glob(f"{name}_*.deb")
+        session.run("dpkg-deb", "--extract", str(package), str(folder), external=True)
+    return str(folder)
 
 
 def _data_folder(session: nox.Session) -> Path:
