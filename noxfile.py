@@ -142,7 +142,8 @@ def cgroup_v2(session: nox.Session) -> None:
     """
     session.install(*EVERYTHING, *_group("test"))
     kernel = os.environ.get("SANDBOX_SDK_TEST_KERNEL") or _debian_kernel(session)
-    session.run("pytest", "tests/v2", *session.posargs, env={"SANDBOX_SDK_TEST_KERNEL": kernel})
+    environment = {"SANDBOX_SDK_TEST_KERNEL": kernel}
+    session.run("pytest", "-m", "machine", "tests/v2", *session.posargs, env=environment)
 
 
 @nox.session(default=False)

@@ -13,7 +13,7 @@ import inside
 import machine
 import pytest
 
-pytestmark = pytest.mark.timeout(machine.SECONDS + 60)
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(machine.SECONDS + 60)]
 
 
 @pytest.fixture(scope="module")
