@@ -168,7 +168,7 @@ def _text(line: bytes) -> str:
 
 def _load(line: bytes) -> Any:
     try:
-        return json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
+        return _DECODER.decode(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the context's answer is not the JSON agreed on: {error}") from error
 
@@ -182,6 +182,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_unique)
 
 
 def _printable(text: str) -> str:

@@ -56,13 +56,14 @@ def command_text(result: CommandResult) -> str:
 
 
 def code_text(result: CodeResult) -> str:
-    """Return what code wrote, the value of its last expression, and how it failed."""
+    """Return what code wrote, the text of what it showed, and how it failed."""
     trouble = ""
     if result.error is not None:
         trouble = result.error.traceback or f"{result.error.name}: {result.error.message}"
     if trouble.strip() in result.stderr:
         trouble = ""
-    return _joined(result.stdout, result.stderr, result.text or "", trouble)
+    shown = [bundle.text or "" for bundle in result.results]
+    return _joined(result.stdout, result.stderr, *shown, trouble)
 
 
 def verdict(ended: Ended) -> str:
