@@ -46,9 +46,7 @@ def clone(
     uid = limits.outside_id
     try:
         if uid:
-            # Who makes a user namespace owns it, and may map none but itself.
-            os.setresgid(-1, uid, -1)
-            os.setresuid(-1, uid, -1)
+            _become(uid)
             capabilities.regain()  # to be born in a group takes the right to write its files
         pid, pidfd = namespaces.clone(containment.FLAGS, limits.gate.folder)
     except OSError:
@@ -95,6 +93,20 @@ def try_out(walls: containment.Walls, uid: int) -> None:
     os.waitpid(pid, 0)
     if said:
         raise OSError(said)
+
+
+def _become(uid: int) -> None:
+    """Be who makes the user namespace, owns it then, and may map none but itself.
+
+    Raises:
+        OSError: There is no such uid here.
+    """
+    try:
+        os.setresgid(-1, uid, -1)
+        os.setresuid(-1, uid, -1)
+    except OSError as error:
+        said = f"uid {uid} cannot be dropped to: {error.strerror}"
+        raise OSError(error.errno, said) from error
 
 
 def _become_root(uid: int) -> None:

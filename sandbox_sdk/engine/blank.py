@@ -13,7 +13,7 @@ import attrs
 from sandbox_sdk.agent import frames
 from sandbox_sdk.engine import plan, proof
 from sandbox_sdk.engine.channel import SocketChannel
-from sandbox_sdk.engine.launcher import Launched, Launcher
+from sandbox_sdk.engine.launcher import Launched, Launcher, start_failure
 from sandbox_sdk.errors import LaunchError, ProtocolError, SandboxError
 from sandbox_sdk.isolation.runtimes.base import Runtime, TemplatePlan
 from sandbox_sdk.isolation.walls import cgroups
@@ -183,9 +183,8 @@ async def start(
         await blank.discard()
         if isinstance(error, SandboxError) or not isinstance(error, Exception):
             raise
-        raise LaunchError(
-            f"the sandbox ended while it started: {error} {launched.stderr}".rstrip()
-        ) from error
+        said = f"the sandbox ended while it started: {launched.stderr or error}"
+        raise start_failure(said) from error
     return blank
 
 

@@ -18,9 +18,10 @@ import attrs
 
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
-from sandbox_sdk.isolation.remedies import explain_launch_failure
+from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.runtimes.base import RUN, Boot
 from sandbox_sdk.isolation.walls.cgroups import Counters
+from sandbox_sdk.values import Wall
 
 STAGE = f"{RUN}/stage"
 """Where the launcher of a root client shows folders to the uids it drops to."""
@@ -66,10 +67,7 @@ class Launched:
         await self.changed.wait()
         if not self.ended.is_set():
             return
-        said = f"the sandbox did not start: {self.stderr or 'no reason was given'}"
-        if remedy := explain_launch_failure(self.stderr):
-            raise IsolationError(f"{said}. {remedy}")
-        raise LaunchError(f"{said}; run: sandbox-sdk doctor")
+        raise start_failure(f"the sandbox did not start: {self.stderr or 'no reason was given'}")
 
     def kill(self) -> None:
         """Kill PID 1 and with it everything inside; nothing happens if it is gone."""
@@ -150,7 +148,7 @@ class Launcher:
             await anyio.to_thread.run_sync(process.wait)
             said = await launcher._last_words()
             await launcher.aclose()
-            raise launcher._refusal or LaunchError(f"the launcher ended at once: {said}")
+            raise launcher._refusal or start_failure(f"the launcher ended at once: {said}")
         return launcher
 
     async def launch(
@@ -265,6 +263,18 @@ class Launcher:
             self._control.close()
 
 
+def start_failure(said: str) -> SandboxError:
+    """Return the error for a sandbox or launcher that did not start.
+
+    Args:
+        said: What happened, with the last words of what did not start.
+    """
+    if (cause := remedies.explain(said)) is None:
+        return LaunchError(f"{said}; run: sandbox-sdk doctor")
+    wall = Wall(name=cause.wall, in_force=False, detail=f"{said}: {cause.reason}", fix=cause.fix)
+    return IsolationError(f"{cause.wall}: {said}: {cause}", walls=(wall,))
+
+
 def _refusal(what: str, why: str) -> SandboxError:
     """Why a zygote did not come to serve."""
     if what == "preload":
@@ -272,8 +282,12 @@ def _refusal(what: str, why: str) -> SandboxError:
             f"a module could not be imported ahead: {why}; take it out of preload, or see that "
             "the template has it"
         )
-    remedy = explain_launch_failure(why)
-    return IsolationError(f"the zygote runtime does not work here: {why}. {remedy or ''}".rstrip())
+    said = f"the zygote runtime does not work here: {why}"
+    failure = start_failure(said)
+    if isinstance(failure, IsolationError):
+        return failure
+    wall = Wall(name="zygote", in_force=False, detail=said, fix="run: sandbox-sdk doctor")
+    return IsolationError(said, walls=(wall,))
 
 
 def _memory_file(content: bytes) -> int:

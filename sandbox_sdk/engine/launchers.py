@@ -29,7 +29,7 @@ class Launchers:
         self._agent = agent
         self._supervisor = supervisor
         self._runtimes: dict[str, Runtime] = {}
-        self._refusals: dict[str, Wall] = {}
+        self._refusals: dict[object, tuple[Wall, ...]] = {}
         self._launchers: dict[object, Launcher] = {}
         self._locks: dict[object, anyio.Lock] = {}  # each guards one entry of _launchers
 
@@ -51,18 +51,30 @@ class Launchers:
         refused: list[Wall] = []
         for name in RUNTIMES if wanted is None else (wanted,):
             runtime, missing = await self._runtime(name)
+            missing = missing or self._refusals.get((name, key), ())
             if not missing:
                 try:
                     return runtime, await self._launcher(runtime, shared, key)
                 except IsolationError as error:
-                    self._refusals[name] = Wall(name=name, in_force=False, detail=str(error))
-                    missing = (self._refusals[name],)
+                    missing = self._refusals[name, key] = error.walls
             refused += missing
-        said = "; ".join(
-            f"{wall.detail}. To mend it: {wall.fix}" if wall.fix else wall.detail
-            for wall in refused
+        raise refusal("no sandbox can be made on this host", refused)
+
+    def explained(self, error: IsolationError, key: object, wanted: str | None) -> IsolationError:
+        """Return why no sandbox could be made, if need be with why a better runtime was not used.
+
+        Args:
+            error: What the runtime at hand lacks.
+            key: As given to ``find``.
+            wanted: As given to ``find``.
+        """
+        others = [] if wanted else [self._refusals.get((name, key), ()) for name in RUNTIMES]
+        walls = [wall for refused in others for wall in refused]
+        return (
+            refusal("no sandbox can be made on this host", [*walls, *error.walls])
+            if walls
+            else error
         )
-        raise IsolationError(f"no sandbox can be made on this host: {said}", walls=tuple(refused))
 
     async def aclose(self) -> None:
         """End every launcher, and with it its sandboxes. Idempotent."""
@@ -70,17 +82,14 @@ class Launchers:
             for launcher in self._launchers.values():
                 group.start_soon(launcher.aclose)
 
-    async def _runtime(self, name: str) -> tuple[Runtime, Sequence[Wall]]:
+    async def _runtime(self, name: str) -> tuple[Runtime, tuple[Wall, ...]]:
         """Return a runtime and what it lacks here."""
         if name not in self._runtimes:
             runtime = RUNTIMES[name]()
             walls = await anyio.to_thread.run_sync(runtime.probe)
             self._runtimes[name] = runtime
-            for wall in walls:
-                if not wall.in_force:
-                    self._refusals[name] = wall
-        missing = (self._refusals[name],) if name in self._refusals else ()
-        return self._runtimes[name], missing
+            self._refusals[name] = tuple(wall for wall in walls if not wall.in_force)
+        return self._runtimes[name], self._refusals[name]
 
     async def _launcher(self, runtime: Runtime, shared: TemplatePlan, key: object) -> Launcher:
         key = (runtime.name, key if runtime.clones else None)
@@ -93,3 +102,10 @@ class Launchers:
             started = await Launcher.start(self._agent, runtime.boot(shared), self._supervisor)
             self._launchers[key] = started
             return started
+
+
+def refusal(what: str, walls: Sequence[Wall]) -> IsolationError:
+    """Return the error that names each missing wall with its reason, and every fix once."""
+    reasons = "; ".join(f"{wall.name}: {wall.detail}" for wall in walls)
+    fixes = "; ".join(dict.fromkeys(wall.fix for wall in walls if wall.fix))
+    return IsolationError(f"{what}: {reasons}. To mend it: {fixes}", walls=tuple(walls))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from sandbox_sdk.errors import IsolationError
+from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.walls.cgroups import Hierarchy
 from sandbox_sdk.policies import Policy
 from sandbox_sdk.values import Limit, SandboxSpec, Wall
@@ -15,10 +16,6 @@ WATCH_SECONDS = 0.25
 _BY_KERNEL = ("cgroup-v2", "cgroup-v1", "mount")
 """What holds a limit for all processes together, and cannot be outrun."""
 
-_GROUP_FIX = (
-    "give this process a control group that it may write, as a plain user with: systemd-run --user "
-    "--scope -p Delegate=yes -- COMMAND"
-)
 _MOUNT_FIX = "use a runtime that mounts the workspace with a size"
 
 
@@ -122,5 +119,5 @@ def _missing(limit: Limit) -> Wall:
         name=limit.name,
         in_force=False,
         detail=f"{by}: {limit.note}" if limit.note else by,
-        fix=_MOUNT_FIX if limit.name == "disk" else _GROUP_FIX,
+        fix=_MOUNT_FIX if limit.name == "disk" else remedies.group_fix(),
     )

@@ -18,7 +18,7 @@ from sandbox_sdk.engine.pool import Pool
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
-from sandbox_sdk.errors import LaunchError
+from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError
 from sandbox_sdk.isolation.runtimes.base import TemplatePlan
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
@@ -121,16 +121,19 @@ class Engine:
             )
         shared = self._shared[key]
         runtime, launcher = await host.launchers.find(shared, key, spec.runtime)
-        return await blanks.start(
-            name or f"{self._places.prefix}-{next(self._numbers)}",
-            spec,
-            workspace,
-            runtime=runtime,
-            launcher=launcher,
-            shared=shared,
-            hierarchy=host.hierarchy,
-            uid_range=self._uid_range,
-        )
+        try:
+            return await blanks.start(
+                name or f"{self._places.prefix}-{next(self._numbers)}",
+                spec,
+                workspace,
+                runtime=runtime,
+                launcher=launcher,
+                shared=shared,
+                hierarchy=host.hierarchy,
+                uid_range=self._uid_range,
+            )
+        except IsolationError as error:
+            raise host.launchers.explained(error, key, spec.runtime) from error
 
     async def hand_over(
         self,
@@ -156,8 +159,8 @@ class Engine:
             IsolationError: The kernel does not hold a limit that the level requires of it.
             LaunchError: It has ended meanwhile.
         """
-        host = await self._look()
         try:
+            host = await self._look()
             held = limits.held(spec, host.hierarchy, host.no_group, in_memory=blank.in_memory)
             weak = limits.require(blank.shared.policy, held, spec.waive)
             missing = tuple(wall.name for wall in blank.walls if not wall.in_force)
@@ -186,15 +189,15 @@ class Engine:
             )
             memory_counted = host.hierarchy is not None
             await blank.go(plan.settings(spec, blank.shared, memory_counted=memory_counted))
-        except OSError as error:
+        except BaseException as error:
             await blank.discard()
+            # A refusal is an OSError too, and is told as it is.
+            if isinstance(error, SandboxError) or not isinstance(error, OSError):
+                raise
             raise LaunchError(
                 f"sandbox {sandbox_id} ended while it started: {error} {blank.launched.stderr}",
                 sandbox_id=sandbox_id,
             ) from error
-        except BaseException:
-            await blank.discard()
-            raise
         return running, blank.channel
 
     async def aclose(self) -> None:

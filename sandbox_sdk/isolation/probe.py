@@ -92,7 +92,7 @@ def probe_host(uid_range: tuple[int, int]) -> tuple[Probe, ...]:
         *([Probe(wall=_spare_uids(tried, uid), needed_by=_FROM_MEDIUM)] if root else []),
         Probe(wall=_namespaces(tried), needed_by=needed),
         *(Probe(wall=wall, needed_by=_FROM_MEDIUM) for wall in (*installed, sandbox)),
-        Probe(wall=_control_groups(group, no_group, root=root), needed_by=_FROM_HIGH),
+        Probe(wall=_control_groups(group, no_group), needed_by=_FROM_HIGH),
         Probe(wall=_landlock(tried), needed_by=_FROM_HIGH),
         *(Probe(wall=wall) for wall in hygiene.look()),
     )
@@ -187,30 +187,24 @@ def _sandbox(bwrap: Path, uid: int) -> Wall:
     if ended.returncode == 0:
         return attrs.evolve(_NOT_TRIED, in_force=True, detail=f"{bwrap} made one", fix="")
     said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
-    explained = remedies.explain_launch_failure(ended.stderr)
+    explained = remedies.explain(ended.stderr)
     return attrs.evolve(
         _NOT_TRIED,
         detail=f"{bwrap} failed: {said[-1]}",
-        fix=explained or f"see what it says: {shlex.join([str(bwrap), *options])}",
+        fix=str(explained)
+        if explained
+        else f"see what it says: {shlex.join([str(bwrap), *options])}",
     )
 
 
-def _control_groups(group: cgroups.Hierarchy | None, reason: str, *, root: bool) -> Wall:
+def _control_groups(group: cgroups.Hierarchy | None, reason: str) -> Wall:
     if group is not None:
         return Wall(name="cgroups", in_force=True, detail=f"version {group.version}, writable")
-    fix = (
-        "make /sys/fs/cgroup writable: in Docker with --cgroupns=private --privileged, or set "
-        "limits on the container itself"
-        if root
-        else "run it with a group of its own: systemd-run --user --scope -p Delegate=yes -- COMMAND"
-    )
-    if not root and not os.path.exists(f"{cgroups.ROOT}/cgroup.controllers"):
-        fix = f"boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1); then {fix}"
     return Wall(
         name="cgroups",
         in_force=False,
         detail=f"{reason}; limits are held by rlimits and watchdogs instead",
-        fix=fix,
+        fix=remedies.group_fix(),
     )
 
 

@@ -1,7 +1,10 @@
-"""Why this host refuses namespaces, and each distribution's exact fix."""
+"""Why this host refuses what a sandbox is made of, and each distribution's exact fix."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -10,6 +13,7 @@ from sandbox_sdk.isolation.runtimes.bubblewrap import INSTALL
 
 _PERSIST = "| sudo tee /etc/sysctl.d/60-sandbox-sdk.conf && sudo sysctl --system"
 _MOST_NAMESPACES = 31_000
+_CAP_SYS_ADMIN = 21
 
 CONTAINER_FIX = (
     "start the container as a plain user with fewer masks: docker run --user 1000 --security-opt "
@@ -17,6 +21,11 @@ CONTAINER_FIX = (
     "--security-opt apparmor=unconfined)"
 )
 """What lets sandboxes be made inside a Docker or Podman container."""
+
+SECCOMP_FIX = (
+    "boot a kernel that has CONFIG_SECCOMP_FILTER=y; in a container: docker run --security-opt "
+    "seccomp=unconfined ..."
+)
 
 _UBUNTU_FIX = (
     "use the distribution's bwrap and load its AppArmor profile: sudo apt install bubblewrap "
@@ -26,6 +35,17 @@ _UBUNTU_FIX = (
     "install bubblewrap is enough). The profile covers /usr/bin/bwrap, never the one from pip"
 )
 _PROC_FIX = f"{CONTAINER_FIX}; in LXC or Incus: incus config set NAME security.nesting=true"
+_NO_ADMIN_FIX = (
+    f"use a plain user, who needs no such right where user namespaces are allowed; {CONTAINER_FIX}"
+)
+
+
+_GROUP_BY_HAND = (
+    "let root make a group for you, and start from it: echo '+memory +cpu +pids' | sudo tee "
+    "/sys/fs/cgroup/cgroup.subtree_control; sudo mkdir /sys/fs/cgroup/mine; sudo chown $USER "
+    "/sys/fs/cgroup/mine{,/cgroup.procs,/cgroup.subtree_control,/cgroup.threads}; echo $$ | sudo "
+    "tee /sys/fs/cgroup/mine/cgroup.procs"
+)
 
 
 @attrs.frozen
@@ -33,10 +53,12 @@ class Cause:
     """Why something is refused.
 
     Attributes:
+        wall: The wall that cannot be had because of it.
         reason: What refuses it.
         fix: What a person can do about it.
     """
 
+    wall: str
     reason: str
     fix: str
 
@@ -45,85 +67,150 @@ class Cause:
 
 
 def find_cause(root: Path = Path("/")) -> Cause:
-    """Return what on this host refuses user namespaces, or the usual place to look for it.
+    """Return what on this host refuses namespaces, or the usual place to look for it.
 
     Args:
         root: Below which ``proc`` lies.
     """
+    reason, fix = _find_cause(root)
+    return Cause("user_namespace", reason, fix)
+
+
+def _find_cause(root: Path) -> tuple[str, str]:
     sysctl = root / "proc/sys"
     if _is_chroot(root):
-        return Cause(
+        return (
             "this process runs in a chroot, where the kernel makes no user namespaces",
             "run it outside the chroot, or enter the tree with systemd-nspawn or bwrap instead",
         )
     if _read(sysctl / "user/max_user_namespaces") == "0":
-        return Cause(
+        return (
             "the setting user.max_user_namespaces is 0",
             f"echo user.max_user_namespaces={_MOST_NAMESPACES} {_PERSIST}",
         )
     if _read(sysctl / "kernel/unprivileged_userns_clone") == "0":
-        return Cause(
+        return (
             "the setting kernel.unprivileged_userns_clone is 0 (Debian's kernels have it)",
             f"echo kernel.unprivileged_userns_clone=1 {_PERSIST}",
         )
-    filtered = "Seccomp:\t2" in _read(root / "proc/self/status")
+    status = _read(root / "proc/self/status")
+    filtered = "Seccomp:\t2" in status
     if filtered and _is_container(root):
-        return Cause("the system call filter of this container refuses them", CONTAINER_FIX)
+        return "the system call filter of this container refuses them", CONTAINER_FIX
+    if _is_weak_root(status):
+        return "this root lacks CAP_SYS_ADMIN", _NO_ADMIN_FIX
     if _read(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return Cause(
+        return (
             "AppArmor restricts user namespaces to programs with a profile (Ubuntu since 23.10)",
             _UBUNTU_FIX,
         )
     if filtered:
-        return Cause(
+        return (
             "a system call filter that this process inherited refuses them",
             "if systemd started it, remove RestrictNamespaces= and SystemCallFilter= from its unit",
         )
     if not (sysctl / "user/max_user_namespaces").exists():
-        return Cause(
-            "this kernel has no user namespaces", "boot a kernel that has CONFIG_USER_NS=y"
-        )
-    return Cause(
+        return "this kernel has no user namespaces", "boot a kernel that has CONFIG_USER_NS=y"
+    return (
         "the kernel refuses them, and no setting known here says why",
-        "look for a denial by AppArmor or SELinux: sudo dmesg | grep -i denied; in a container, "
-        f"{CONTAINER_FIX}; a chroot has none",
+        (
+            "look for a denial by AppArmor or SELinux: sudo dmesg | grep -i denied; in a "
+            f"container, {CONTAINER_FIX}; a chroot has none"
+        ),
     )
 
 
-def explain_launch_failure(stderr: str, root: Path = Path("/")) -> str | None:
-    """Return why a runtime's program failed and the fix, or ``None`` if its words are unknown.
+def group_fix(root: Path = Path("/")) -> str:
+    """Return how this process can be given a control group that it may write.
 
     Args:
-        stderr: What ``bwrap`` wrote.
+        root: Below which ``run`` and ``sys`` lie.
+    """
+    uid = os.geteuid()
+    if uid == 0:
+        return (
+            "make /sys/fs/cgroup writable: in Docker with --cgroupns=private --privileged, or set "
+            "limits on the container itself"
+        )
+    scope = "run it with a group of its own: systemd-run --user --scope -p Delegate=yes -- COMMAND"
+    if not (root / "sys/fs/cgroup/cgroup.controllers").exists():
+        return f"boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1); then {scope}"
+    return scope if (root / f"run/user/{uid}/systemd").exists() else _GROUP_BY_HAND
+
+
+def explain(said: str, root: Path = Path("/")) -> Cause | None:
+    """Return why a sandbox could not be made and the fix, or ``None`` if the words are unknown.
+
+    Args:
+        said: What ``bwrap``, the launcher or the zygote said.
         root: Below which ``proc`` lies.
     """
-    if "setuid mode" in stderr or "setuid user" in stderr:
-        return str(Cause("bwrap is installed setuid root", 'sudo chmod u-s "$(command -v bwrap)"'))
-    if "Unknown option" in stderr:
-        return str(Cause("bwrap is older than 0.8.0", INSTALL))
-    if "Can't mount proc" in stderr:
-        return str(Cause("parts of /proc are masked, so no new one may be mounted", _PROC_FIX))
-    if any(words in stderr for words in _NAMESPACE_WORDS):
-        if "ENOSPC" in stderr and _read(root / "proc/sys/user/max_user_namespaces") != "0":
-            return str(
-                Cause(
-                    "as many namespaces exist as are allowed, or they are nested too deep",
-                    f"echo user.max_user_namespaces={_MOST_NAMESPACES} {_PERSIST}",
-                )
-            )
-        return str(find_cause(root))
+    for words, cause in _KNOWN:
+        if re.search(words, said):
+            return cause(said, root) if callable(cause) else cause
     return None
 
 
+def _namespaces(said: str, root: Path) -> Cause:
+    exhausted = "ENOSPC" in said or "No space left" in said
+    if exhausted and _read(root / "proc/sys/user/max_user_namespaces") != "0":
+        return Cause(
+            "user_namespace",
+            "as many namespaces exist as are allowed, or they are nested too deep",
+            f"echo user.max_user_namespaces={_MOST_NAMESPACES} {_PERSIST}",
+        )
+    return find_cause(root)
+
+
+# bwrap's words, and those of our own system calls.
 _NAMESPACE_WORDS = (
-    "No permissions to creat",  # both of its wordings
-    "Creating new namespace failed",
-    "setting up uid map",
-    "setting up gid map",
-    "loopback: Failed",
-    "Failed to make / slave",
-    "max_user_namespaces",
-    "pivot_root",
+    "No permissions to creat|Creating new namespace failed|setting up [ug]id map"
+    "|loopback: Failed|Failed to make / slave|max_user_namespaces|pivot_root"
+    r"|clone3\(|unshare\(|(open_tree|mount_setattr|move_mount)\b.*not permitted"
+)
+_MOUNT_WORDS = (
+    r"(mount_setattr|open_tree|move_mount|fsopen|fsconfig|fsmount|mount tmpfs)\b.*not implemented"
+)
+_UID_WORDS = (
+    "uids from .* are in use|uid .* is not mapped here|uid .* cannot be dropped to"
+    "|its uid range begins at 0"
+)
+_KNOWN: tuple[tuple[str, Cause | Callable[[str, Path], Cause]], ...] = (
+    (
+        "setuid mode|setuid user",
+        Cause("bubblewrap", "bwrap is installed setuid root", 'sudo chmod u-s "$(which bwrap)"'),
+    ),
+    ("Unknown option", Cause("bubblewrap", "bwrap is older than 0.8.0", INSTALL)),
+    (
+        "seccomp filter|system call filtering",
+        Cause("seccomp", "no system call filter can be installed here", SECCOMP_FIX),
+    ),
+    (
+        "Can't mount proc|mount /proc|mount proc on",
+        Cause(
+            "pid_namespace",
+            "parts of /proc are masked, so no new one may be mounted",
+            _PROC_FIX,
+        ),
+    ),
+    (
+        _MOUNT_WORDS,
+        Cause(
+            "mnt_namespace",
+            "the calls that make mounts of descriptors are absent or filtered",
+            f"boot Linux 5.12 or newer, or let bubblewrap do it: {INSTALL}",
+        ),
+    ),
+    (
+        _UID_WORDS,
+        Cause(
+            "own_uid",
+            "root has no uid to drop to for this sandbox",
+            "set uid_range in config.yaml to more ids, of those that /proc/self/uid_map has; or "
+            "use a plain user",
+        ),
+    ),
+    (_NAMESPACE_WORDS, _namespaces),
 )
 
 
@@ -135,6 +222,14 @@ def _is_chroot(root: Path) -> bool:
 
 def _is_container(root: Path) -> bool:
     return (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
+
+
+def _is_weak_root(status: str) -> bool:
+    """Whether this is root, but without the right to make namespaces by itself."""
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    if fields.get("Uid", "").split("\t")[1:2] != ["0"]:
+        return False
+    return not int(fields.get("CapEff", "0"), 16) >> _CAP_SYS_ADMIN & 1
 
 
 def _read(path: Path) -> str:

@@ -149,6 +149,10 @@ CAUSES = {
     "docker": ({"proc/self/status": "Seccomp:\t2", ".dockerenv": ""}, "seccomp=unconfined"),
     "podman": ({"proc/self/status": "Seccomp:\t2", "run/.containerenv": ""}, "seccomp=unconfined"),
     "systemd": ({"proc/self/status": "Seccomp:\t2"}, "remove RestrictNamespaces="),
+    "weak root": (
+        {"proc/self/status": "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\nSeccomp:\t0"},
+        "use a plain user",
+    ),
     "chroot": (
         {"proc/self/mountinfo": "30 22 0:5 / /proc rw - proc proc rw"},
         "outside the chroot",
@@ -163,7 +167,7 @@ def test_each_cause_has_its_own_fix(name: str, tmp_path: Path) -> None:
     root = host(tmp_path, {**ALLOWED, **files})
     assert fix in remedies.find_cause(root).fix
     said = "bwrap: setting up uid map: Permission denied"
-    assert fix in (remedies.explain_launch_failure(said, root) or "")
+    assert fix in str(remedies.explain(said, root))
 
 
 def test_a_kernel_without_user_namespaces_is_told(tmp_path: Path) -> None:
@@ -171,26 +175,75 @@ def test_a_kernel_without_user_namespaces_is_told(tmp_path: Path) -> None:
 
 
 WORDS = {
-    "bwrap: No permissions to create new namespace, likely because": "kernel.unprivileged",
-    "bwrap: No permissions to creating new namespace, likely": "kernel.unprivileged",
-    "bwrap: Creating new namespace failed: Invalid argument": "kernel.unprivileged",
-    "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted": "kernel.unprivileged",
-    "bwrap: Creating new namespace failed: nesting depth or exceeded (ENOSPC)": "max_user_names",
-    "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": "systempaths=unconfined",
-    "bwrap: The --size option is not permitted in setuid mode": "chmod u-s",
-    "bwrap: Unknown option --disable-userns": "apt install bubblewrap",
+    "bwrap: No permissions to create new namespace, likely because": (
+        "user_namespace",
+        "kernel.unprivileged",
+    ),
+    "bwrap: No permissions to creating new namespace, likely": (
+        "user_namespace",
+        "kernel.unprivileged",
+    ),
+    "bwrap: Creating new namespace failed: Invalid argument": (
+        "user_namespace",
+        "kernel.unprivileged",
+    ),
+    "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted": (
+        "user_namespace",
+        "kernel.unprivileged",
+    ),
+    "bwrap: Creating new namespace failed: nesting depth or exceeded (ENOSPC)": (
+        "user_namespace",
+        "max_user_names",
+    ),
+    "[Errno 28] clone3(0x3c020000): No space left on device": ("user_namespace", "max_user_names"),
+    "[Errno 1] unshare(0x20000): Operation not permitted": ("user_namespace", "kernel.unprivil"),
+    "[Errno 22] pivot_root: Invalid argument": ("user_namespace", "kernel.unprivileged"),
+    "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": (
+        "pid_namespace",
+        "systempaths=unconfined",
+    ),
+    "[Errno 1] mount proc on /proc: Operation not permitted": ("pid_namespace", "systempaths="),
+    "[Errno 38] mount_setattr: Function not implemented": ("mnt_namespace", "Linux 5.12"),
+    "[Errno 22] seccomp filter: Invalid argument": ("seccomp", "CONFIG_SECCOMP_FILTER"),
+    "[Errno 22] uid 7 cannot be dropped to: Invalid argument": ("own_uid", "uid_range"),
+    "bwrap: The --size option is not permitted in setuid mode": ("bubblewrap", "chmod u-s"),
+    "bwrap: Unknown option --disable-userns": ("bubblewrap", "apt install bubblewrap"),
 }
 
 
 @pytest.mark.parametrize("said", WORDS)
-def test_what_bwrap_says_leads_to_the_fix(said: str, tmp_path: Path) -> None:
+def test_what_a_runtime_says_leads_to_the_wall_and_the_fix(said: str, tmp_path: Path) -> None:
     clone = {"proc/sys/kernel/unprivileged_userns_clone": "0"}
-    root = host(tmp_path, {**ALLOWED, **clone})
-    assert WORDS[said] in (remedies.explain_launch_failure(said, root) or "")
+    cause = remedies.explain(said, host(tmp_path, {**ALLOWED, **clone}))
+    wall, fix = WORDS[said]
+    assert cause is not None
+    assert cause.wall == wall
+    assert fix in cause.fix
 
 
 def test_words_that_say_nothing_of_the_host_are_not_explained() -> None:
-    assert remedies.explain_launch_failure("bwrap: execvp python: No such file") is None
+    assert remedies.explain("bwrap: execvp python: No such file") is None
+
+
+GROUP_FIXES = {
+    "root": (0, {}, "make /sys/fs/cgroup writable"),
+    "old": (1000, {}, "boot with cgroup v2"),
+    "systemd": (
+        1000,
+        {"sys/fs/cgroup/cgroup.controllers": "", "run/user/1000/systemd/private": ""},
+        "run it with a group of its own: systemd-run --user --scope -p Delegate=yes",
+    ),
+    "no systemd": (1000, {"sys/fs/cgroup/cgroup.controllers": ""}, "let root make a group"),
+}
+
+
+@pytest.mark.parametrize("name", GROUP_FIXES)
+def test_how_to_get_a_control_group_depends_on_the_host(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, files, fix = GROUP_FIXES[name]
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert remedies.group_fix(host(tmp_path, files)).startswith(fix)
 
 
 def test_hygiene_is_told_both_ways_and_what_is_not_there_is_left_out(tmp_path: Path) -> None:
