@@ -94,6 +94,18 @@ async def soon(true: Callable[[], object], *, seconds: float = 5.0) -> bool:
     return True
 
 
+def workspace_with(name: str, state: Path) -> Path:
+    """Return the workspace that holds a file of this name, as the host reaches it.
+
+    One in memory has a folder too, to which it is saved at its end; only a descriptor leads to
+    what is in use.
+    """
+    kept = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+    places = [*kept, *state.glob("sandboxes/*/workspace")]
+    (found,) = [place for place in places if (place / name).exists()]
+    return found
+
+
 def told(text: str) -> dict[str, str]:
     """Return what an attack program told in its last line."""
     lines = text.strip().splitlines()

@@ -1,27 +1,96 @@
-"""What attacks share: a sandbox with the attack programs in it, and the same programs outside.
+"""What attacks share: sandboxes of every kind, the attack programs in them, the same outside.
 
-An attack counts as refused only if the same program works outside of the sandbox.
+An attack counts as refused only if the same program works outside of the sandbox. Every attack
+that asks for a client is tried at each runtime and level; those of one module share a client, and
+each has sandboxes of its own.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attacking import PROGRAMS, Inside, Outside
+from attacking import KINDS, PROGRAMS, Inside, Kind, OpenClient, Outside
 from host import told
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
 
+class KindClient(AsyncSandboxClient):
+    """A client whose sandboxes may go without what their kind lets them.
+
+    Attributes:
+        folder: Its state folder.
+    """
+
+    def __init__(self, kind: Kind, folder: Path) -> None:
+        super().__init__(state_dir=folder, config=kind.settings)
+        self.folder = folder
+        self._waive = kind.waive
+
+    async def create_sandbox(self, name: str, **options: Any) -> AsyncSandbox:
+        """Record a sandbox, with the kind's waivers unless others are given."""
+        return await super().create_sandbox(name, **{"waive": self._waive, **options})
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Run a module's async tests on one loop, for they share clients."""
+    return "asyncio"
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Return the kind of sandbox that is attacked."""
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture(scope="module")
+async def clients(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Callable[[Kind], Awaitable[KindClient]]]:
+    """Return a function that gives the module's client for a kind of sandbox."""
+    opened: dict[Kind, KindClient] = {}
+    async with AsyncExitStack() as stack:
+
+        async def find(kind: Kind) -> KindClient:
+            if kind not in opened:
+                folder = tmp_path_factory.mktemp(str(kind)) / "state"
+                opened[kind] = await stack.enter_async_context(KindClient(kind, folder))
+            return opened[kind]
+
+        yield find
+
+
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[AsyncSandboxClient]:
-    async with AsyncSandboxClient(state_dir=tmp_path / "state") as client:
-        yield client
+async def client(
+    kind: Kind, clients: Callable[[Kind], Awaitable[KindClient]]
+) -> AsyncIterator[KindClient]:
+    """Return a client that has no sandbox yet."""
+    client = await clients(kind)
+    yield client
+    for record in await client.list_sandboxes():
+        await client.delete_sandbox(record.id)
+
+
+@pytest.fixture
+async def own_client(kind: Kind, tmp_path: Path) -> AsyncIterator[OpenClient]:
+    """Return a function that opens another client now, with a launcher of its own."""
+    async with AsyncExitStack() as stack:
+        yield lambda: stack.enter_async_context(KindClient(kind, tmp_path / "own-state"))
+
+
+@pytest.fixture
+def state(client: KindClient) -> Path:
+    """Return the state folder of the client."""
+    return client.folder
 
 
 @pytest.fixture

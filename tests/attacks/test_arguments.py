@@ -99,7 +99,7 @@ async def test_a34_nul_in_arguments(sandbox: AsyncSandbox) -> None:
     ids=["parent", "absolute", "through-parents"],
 )
 async def test_a34_names_of_initial_files(
-    client: AsyncSandboxClient, tmp_path: Path, make: Callable[[Path], str]
+    client: AsyncSandboxClient, state: Path, tmp_path: Path, make: Callable[[Path], str]
 ) -> None:
     """A file to begin with lands in the workspace, or is refused."""
     outside = tmp_path / "escaped"
@@ -107,4 +107,4 @@ async def test_a34_names_of_initial_files(
     with pytest.raises(ConfigError):
         await client.create_sandbox("files", files={make(outside): "hostile"})
     assert outside.read_text() == "the host's"
-    assert not list((tmp_path / "state").rglob("escaped"))
+    assert not list(state.rglob("escaped"))

@@ -33,12 +33,12 @@ def home(tmp_path: Path) -> Path:
 
 
 async def test_a01_reading_host_secrets(
-    client: AsyncSandboxClient, sandbox: AsyncSandbox, inside: Inside, outside: Outside, home: Path
+    client: AsyncSandboxClient, inside: Inside, outside: Outside, state: Path, home: Path
 ) -> None:
     """No way of naming a host file reads it: not its path, a link, a magic link or ``..``."""
     neighbour = await client.create_sandbox("neighbour", files={"secret": CANARY})
     await neighbour.setup()
-    secrets = [home / ".ssh" / "id_ed25519", *home.parent.glob("state/sandboxes/*/*/secret")]
+    secrets = [home / ".ssh" / "id_ed25519", *state.glob("sandboxes/*/*/secret")]
     assert len(secrets) == 2
     open_to_all = outside("read_paths", *secrets, home, "/root", "/home", "/etc/shadow")
     read = {name: text for name, text in open_to_all.items() if name.startswith("read ")}
@@ -96,14 +96,14 @@ async def test_a08_magic_links_to_the_host(inside: Inside, outside: Outside, hom
 
 
 async def test_a12_overwriting_the_runtime(
-    sandbox: AsyncSandbox, inside: Inside, outside: Outside, tmp_path: Path
+    inside: Inside, outside: Outside, state: Path, tmp_path: Path
 ) -> None:
     """The way of CVE-2019-5736, ``/proc/<pid>/exe``, writes to no program of the host."""
     ours = tmp_path / "sleep"
     shutil.copy("/usr/bin/sleep", ours)
     assert outside("overwrite_program", ours)[str(ours)] == "worked"
     programs = [Path(sys.executable).resolve(), Path(shutil.which("bwrap") or "/bin/sh")]
-    agents = sorted((tmp_path / "state" / "agent").rglob("*.py"))
+    agents = sorted((state / "agent").rglob("*.py"))
     assert agents
     before = _digests([*programs, *agents])
 

@@ -24,13 +24,14 @@ import os, stat
 def answer(data):
     for descriptor in range(3, 64):
         try:
-            if stat.S_IFMT(os.fstat(descriptor).st_mode) in (stat.S_IFIFO, stat.S_IFSOCK):
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 while data: data = data[os.write(descriptor, data):]
         except OSError:
             pass
 """
 """Code that sends its own bytes where its context's answer goes."""
 
+HUGE = "one gigabyte"
 FORGED = {
     "pickle": repr(pickle.dumps({"results": []}) + b"\n"),
     "YAML tag": repr(b"!!python/object/apply:os.system ['id']\n"),
@@ -48,7 +49,7 @@ FORGED = {
     "no UTF-8": repr(b'{"results": ["\xff\xfe"]}\n'),
     "no JSON": repr(b"\x00\x01\x02\n"),
     "two megabytes": "b' ' * 2_000_000 + b'\\n'",
-    "one gigabyte": "b'[' * 1_000_000_000",
+    HUGE: "b'[' * 1_000_000_000",
 }
 BOUND = 64 * 1024 * 1024
 
@@ -71,12 +72,14 @@ async def test_a35_forged_answers_of_code(sandbox: AsyncSandbox, context: str | 
     """An answer of any other shape than agreed on is refused at once, and the sandbox goes on."""
     forget_peak()
     before = resident_bytes()
-    for name, line in FORGED.items():
+    # What is read to no end is read the same way for both.
+    forged = {name: line for name, line in FORGED.items() if context is None or name != HUGE}
+    for name, line in forged.items():
         began = time.monotonic()
         with pytest.raises(ProtocolError):
             await sandbox.run_code(f"{ANSWER}answer({line})\nos._exit(0)", context=context)
         took = time.monotonic() - began
-        assert took < (10 if name == "one gigabyte" else 3), name
+        assert took < (10 if name == HUGE else 3), name
     assert resident_bytes("VmHWM") - before < BOUND
     assert (await sandbox.run_code("6 * 7", context=context)).text == "42"
 

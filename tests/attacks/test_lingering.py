@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import anyio
 import pytest
+from attacking import OpenClient
 from host import running, soon
 
 from sandbox_sdk.client import AsyncSandboxClient
@@ -77,18 +78,25 @@ async def test_a42_survivors_outside(marker: str) -> None:
     assert await soon(lambda: not running(marker))
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a42_what_will_not_end(sandbox: AsyncSandbox, marker: str, way: str) -> None:
+async def test_a42_what_will_not_end(client: AsyncSandboxClient, marker: str) -> None:
     """A call ends at its timeout, and a second later nothing of it is left."""
-    # The shell stays, so that the call itself runs on whatever the program does.
-    words = ["sh", "-c", 'python -c "$0" "$1"; sleep 1000', WAYS[way], marker]
-    began = time.monotonic()
-    done = await sandbox.run_command(words, timeout=1)
-    assert time.monotonic() - began < 3
-    assert done.stdout == "left\n"
-    assert done.ended.kind is EndKind.TIMEOUT
+
+    async def run(way: str) -> None:
+        sandbox = await client.create_sandbox(way)
+        await sandbox.setup()
+        # The shell stays, so that the call itself runs on whatever the program does.
+        words = ["sh", "-c", 'python -c "$0" "$1"; sleep 1000', WAYS[way], marker]
+        began = time.monotonic()
+        done = await sandbox.run_command(words, timeout=1)
+        assert time.monotonic() - began < 3, way
+        assert done.stdout == "left\n", way
+        assert done.ended.kind is EndKind.TIMEOUT, way
+        assert (await sandbox.run_command("echo alive")).stdout == "alive\n", way
+
+    async with anyio.create_task_group() as group:
+        for way in WAYS:
+            group.start_soon(run, way)
     assert await soon(lambda: not running(marker), seconds=1)
-    assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
 
 
 async def test_a42_killing_the_keeper(sandbox: AsyncSandbox, marker: str) -> None:
@@ -122,9 +130,9 @@ async def test_a43_what_waits_for_the_end(client: AsyncSandboxClient, marker: st
     assert marker not in listed.stdout
 
 
-async def test_a43_what_waits_for_the_clients_end(tmp_path: Path, marker: str) -> None:
+async def test_a43_what_waits_for_the_clients_end(own_client: OpenClient, marker: str) -> None:
     """Closing the client ends what runs in every sandbox of it."""
-    async with AsyncSandboxClient(state_dir=tmp_path / "other") as client:
+    async with await own_client() as client:
         for number in range(3):
             sandbox = await client.create_sandbox(f"bomb {number}")
             await sandbox.run_command(["python", "-c", DAEMON, marker])

@@ -39,7 +39,8 @@ async def test_a21_tracing_and_signalling_a_host_process(inside: Inside, outside
         assert victim.poll() is None
         victim.communicate(b"\n")
     assert tried.pop("seen") == ""
-    assert set(tried.values()) <= {"ESRCH", "ENOENT"}
+    # At high the filter refuses the call itself, whatever process it names.
+    assert set(tried.values()) <= {"ESRCH", "ENOENT", "EPERM"}
 
 
 async def test_a21_signalling_everything(client: AsyncSandboxClient, sandbox: AsyncSandbox) -> None:
@@ -139,7 +140,7 @@ async def test_a24_sockets_and_memory_of_the_host(
 
     tried = await inside("host_sockets", *offers.words())
 
-    assert tried["abstract socket"] == tried["loopback"] == "ECONNREFUSED"
+    assert {tried["abstract socket"], tried["loopback"]} <= {"ECONNREFUSED", "EACCES"}
     assert tried["path socket"] == tried["POSIX memory"] == "ENOENT"
-    assert tried["System V memory"] in {"EINVAL", "EIDRM"}
+    assert tried["System V memory"] in {"EINVAL", "EIDRM", "EPERM"}
     assert len(offers.answered) == 3

@@ -6,11 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from attacking import PROGRAMS, Inside, Outside
+from attacking import PROGRAMS, OpenClient, Outside
 from host import below, told
 
 from sandbox_sdk.client import AsyncSandboxClient
@@ -22,43 +22,46 @@ SECRET = "sk-canary-77c1"
 
 
 @pytest.fixture
-def secret_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a key into our own environment, as users have theirs; ahead of the client."""
+async def sandbox_beside_secret(
+    own_client: OpenClient, programs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[AsyncSandbox]:
+    """Put a key into our own environment, as users have theirs, and only then open a client."""
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    client = await own_client()
+    async with await client.create_sandbox("beside a secret", files=programs) as sandbox:
+        yield sandbox
 
 
-@pytest.mark.usefixtures("secret_in_environment")
-class TestSecretInEnvironment:
-    """The caller's environment holds a key from before the client was made."""
+async def test_a03_key_in_own_environment(sandbox_beside_secret: AsyncSandbox) -> None:
+    """Commands and code begin with nothing of the caller's environment."""
+    outside = subprocess.run(["env"], capture_output=True, text=True, check=True)
+    assert SECRET in outside.stdout
+    command = await sandbox_beside_secret.run_command("env")
+    code = await sandbox_beside_secret.run_code("import os; print(dict(os.environ))")
+    for shown in (command.stdout, code.stdout):
+        assert "PATH" in shown
+        assert SECRET not in shown
 
-    async def test_a03_key_in_own_environment(self, sandbox: AsyncSandbox) -> None:
-        """Commands and code begin with nothing of the caller's environment."""
-        outside = subprocess.run(["env"], capture_output=True, text=True, check=True)
-        assert SECRET in outside.stdout
-        command = await sandbox.run_command("env")
-        code = await sandbox.run_code("import os; print(dict(os.environ))")
-        for shown in (command.stdout, code.stdout):
-            assert "PATH" in shown
-            assert SECRET not in shown
 
-    async def test_a04_key_in_any_environment(
-        self, inside: Inside, outside: Outside, tmp_path: Path
-    ) -> None:
-        """No ``/proc/<pid>/environ`` has it; bwrap's own ``--clearenv`` would leave it in one."""
-        words = [
-            "bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all",
-            "--clearenv", "--", sys.executable, str(PROGRAMS / "environments.py"), SECRET,
-        ]  # fmt: skip
-        naive = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert told(naive.stdout)["1/environ"] == "found"
+async def test_a04_key_in_any_environment(
+    sandbox_beside_secret: AsyncSandbox, tmp_path: Path
+) -> None:
+    """No ``/proc/<pid>/environ`` has it; bwrap's own ``--clearenv`` would leave it in one."""
+    words = [
+        "bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all",
+        "--clearenv", "--", sys.executable, str(PROGRAMS / "environments.py"), SECRET,
+    ]  # fmt: skip
+    naive = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert told(naive.stdout)["1/environ"] == "found"
 
-        tried = await inside("environments", SECRET)
+    words = ["python", "attacks/environments.py", SECRET]
+    tried = told((await sandbox_beside_secret.run_command(words)).stdout)
 
-        assert "1/environ" in tried
-        assert "found" not in tried.values()
-        # The agent cannot be read from inside; but what it was started with has no key either.
-        assert list(_environments(os.getpid()))
-        assert all(SECRET.encode() not in text for text in _environments(os.getpid()))
+    assert "1/environ" in tried
+    assert "found" not in tried.values()
+    # The agent cannot be read from inside; but what it was started with has no key either.
+    assert list(_environments(os.getpid()))
+    assert all(SECRET.encode() not in text for text in _environments(os.getpid()))
 
 
 def _environments(ancestor: int) -> Iterator[bytes]:
@@ -99,7 +102,9 @@ async def test_a05_tokens_paths_and_names(
         assert set(name.stdout.split()) == {"sandbox"}
 
 
-async def test_a06_inherited_descriptors(programs: dict[str, str], tmp_path: Path) -> None:
+async def test_a06_inherited_descriptors(
+    own_client: OpenClient, programs: dict[str, str], tmp_path: Path
+) -> None:
     """A folder that the caller left open and inheritable is not in any process inside."""
     (tmp_path / "left-open").mkdir()
     (tmp_path / "left-open" / "host-file").touch()
@@ -113,11 +118,10 @@ async def test_a06_inherited_descriptors(programs: dict[str, str], tmp_path: Pat
         ]  # fmt: skip
         naive = subprocess.run(words, close_fds=False, capture_output=True, text=True, check=True)
         assert naive.stdout == "host-file\n"
-        # Of a client that starts its launcher only now.
-        async with AsyncSandboxClient(state_dir=tmp_path / "other") as other:
-            sandbox = await other.create_sandbox("descriptors", files=programs)
-            done = await sandbox.run_command(["python", "attacks/descriptors.py"])
-            code = await sandbox.run_code("import os; print(*os.listdir('/proc/self/fd'))")
+        client = await own_client()
+        sandbox = await client.create_sandbox("descriptors", files=programs)
+        done = await sandbox.run_command(["python", "attacks/descriptors.py"])
+        code = await sandbox.run_code("import os; print(*os.listdir('/proc/self/fd'))")
     finally:
         os.close(folder)
     tried = told(done.stdout)
