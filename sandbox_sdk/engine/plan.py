@@ -31,8 +31,8 @@ from sandbox_sdk.values import Mount, SandboxSpec
 UID_FOLDER = f"{RUN}/uids"
 """Where uids given out as root are locked, for all clients of this host."""
 
-# What stands in a sandbox's control group besides guests: bwrap, the agent, and a keeper.
-_OWN_PROCESSES = 3
+# What stands in a sandbox's control group besides guests: the agent and a keeper, and bwrap.
+_OWN_PROCESSES, _AND_BWRAP = 2, 3
 _AGENT_FILES = 4096
 _PIPE_CORE_HANDLER = 1  # a core limit of 0 does not stop a handler behind a pipe, 1 does
 
@@ -97,7 +97,7 @@ def launch(
             GroupLimits(
                 memory_bytes=resources.memory_bytes,
                 cpu=resources.cpu,
-                pids=resources.pids + _OWN_PROCESSES,
+                pids=resources.pids + (_OWN_PROCESSES if runtime.clones else _AND_BWRAP),
             )
         ),
         "affinity": affinity(resources.cpu),
@@ -120,7 +120,7 @@ def settings(spec: SandboxSpec, shared: TemplatePlan, *, memory_counted: bool) -
         "nofile": resources.open_files,
     }
     if not memory_counted:
-        guests["nproc"] = resources.pids + _OWN_PROCESSES
+        guests["nproc"] = resources.pids + _AND_BWRAP
         guests["data"] = resources.memory_bytes
     return {
         "rlimits": guests,

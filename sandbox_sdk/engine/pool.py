@@ -85,6 +85,9 @@ class Pool:
         """
         if not self._most or self._closed:
             return None
+        if not self._refilling:
+            self._refilling = True
+            await self._supervisor.start_soon(self._refill)
         if shape not in self._shelves:
             self._shelves[shape] = _Shelf(spec)
         shelf = self._shelves[shape]
@@ -98,9 +101,6 @@ class Pool:
         if found is None:
             shelf.spare = min(float(self._most), shelf.spare + _GROWTH)
             shelf.changed_at = anyio.current_time()
-        if not self._refilling:
-            self._refilling = True
-            await self._supervisor.start_soon(self._refill)
         self._wanted.set()
         return found
 

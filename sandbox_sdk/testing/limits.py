@@ -95,16 +95,18 @@ except BlockingIOError:
     print("none left", flush=True)
     sys.stdin.readline()
 """
-    async with await client.create_sandbox("contract", resources={"pids": 8}) as sandbox:
-        async with sandbox.start_command(["python", "-c", hog]) as process:
-            async for _ in process.stdout:
-                break
-            done = await sandbox.run_command("true")
-            held = {limit.name: limit.held_by for limit in sandbox.limits}
-            await process.write(b"\n")
-            await process.wait()
-            # The one process that is free again is enough.
-            assert (await sandbox.run_command("true")).ok
+    async with (
+        await client.create_sandbox("contract", resources={"pids": 8}) as sandbox,
+        sandbox.start_command(["python", "-c", hog]) as process,
+    ):
+        async for _ in process.stdout:
+            break
+        done = await sandbox.run_command("true")
+        held = {limit.name: limit.held_by for limit in sandbox.limits}
+        await process.write(b"\n")
+        await process.wait()
+        # The one process that is free again is enough.
+        assert (await sandbox.run_command("true")).ok
     if held["pids"].startswith("cgroup"):
         assert (done.ended.kind, done.exit_code) == (EndKind.PIDS, None)
         assert done.ended.safe_to_retry

@@ -191,7 +191,7 @@ async def test_owner_killed_while_its_fork_lives(tmp_path: Path) -> None:
     """A forked child keeps the owner's sockets open; the sandboxes end with the owner anyway."""
     async with owned(tmp_path / "state", "fork") as owner:
         assert await soon(lambda: owner.sandboxes, seconds=30)
-        assert _running_inside(owner)
+        assert await soon(lambda: _running_inside(owner))
         owner.kill()
         assert await soon(lambda: not _running_inside(owner), seconds=1)
         assert status(owner.child)["State"][0] == "S", "the child was to live on"
