@@ -30,7 +30,7 @@ class Context:
     """One kept context. A context that was killed or exited begins anew at the next call."""
 
     def __init__(self) -> None:
-        self._one_at_a_time = anyio.Lock()
+        self._one_at_a_time = anyio.Lock(fast_acquire=True)
         self._switch = _Switch()
         self._link: Link | None = None
         self._exchange: Exchange | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -38,8 +38,48 @@ class LimitHits:
     pids_refused: int = 0
 
 
+class Ahead(Protocol):
+    """A Python context that was forked ahead, with streams of its own beside the channel."""
+
+    def adopt(
+        self, number: int, take: Callable[[int, bytes], int], end: Callable[[int], None]
+    ) -> None:
+        """Become an exchange.
+
+        Args:
+            number: The exchange.
+            take: Gets bytes of a stream, and returns how many are done with.
+            end: Is told the end of a stream.
+        """
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes to its standard input's stream; what has ended takes nothing."""
+        ...
+
+    def send_eof(self) -> None:
+        """Tell that no more comes."""
+        ...
+
+    def give_credit(self, stream: int, count: int) -> None:
+        """Take note of how much more of a stream is wanted."""
+        ...
+
+    def read(self) -> None:
+        """Hand on what came, as far as there is credit."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        ...
+
+
 class Channel(Protocol):
     """An ordered two-way stream of frames to the agent of one sandbox."""
+
+    def take_ahead(self) -> Ahead | None:
+        """Return the context that was forked ahead, once; ``None`` where there is none."""
+        ...
 
     async def send(self, frame: bytes) -> None:
         """Send a frame.

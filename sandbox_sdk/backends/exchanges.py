@@ -15,11 +15,12 @@ from typing import Any, Protocol, cast
 import anyio
 
 from sandbox_sdk.agent import frames
-from sandbox_sdk.backends.base import Channel, LimitHits
+from sandbox_sdk.backends.base import Ahead, Channel, LimitHits
 from sandbox_sdk.errors import ProtocolError
 
 _OUTPUTS: tuple[int, ...] = (frames.STDOUT, frames.STDERR, frames.RESULT)
 _LONGEST_REPORT = 4096
+_ANY_CONTEXT = {"kind": "python"}
 
 
 class Sink(Protocol):
@@ -146,6 +147,43 @@ class Exchange:
         await self._channel.send(frames.encode(kind, self.number, stream, body))
 
 
+class AheadExchange(Exchange):
+    """A context that was forked ahead: only its end comes over the channel."""
+
+    def __init__(self, number: int, channel: Channel, sink: Sink, ahead: Ahead) -> None:
+        super().__init__(number, channel, sink)
+        self._ahead = ahead
+        ahead.adopt(number, self._take, sink.end)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes to standard input; waits while the program does not read."""
+        if not self.over.is_set():
+            await self._ahead.send(data)
+
+    async def send_eof(self) -> None:
+        """End standard input."""
+        self._ahead.send_eof()
+
+    async def give_credit(self, stream: int, count: int) -> None:
+        """Give back credit for bytes that are done with."""
+        self._ahead.give_credit(stream, count)
+
+    def lose(self) -> None:
+        """Note that the agent is gone."""
+        self._ahead.close()
+        super().lose()
+
+    def _take(self, stream: int, data: bytes) -> int:
+        self.bytes_seen += len(data)
+        return self._sink.take(stream, data)
+
+    def _end(self, report: Mapping[str, Any] | None) -> None:
+        if report is not None:
+            self._ahead.read()  # what it left in its pipes
+            self._ahead.close()
+        super()._end(report)
+
+
 class Exchanges:
     """All exchanges of one channel."""
 
@@ -166,13 +204,22 @@ class Exchanges:
         body = json.dumps(request).encode()
         if len(body) > frames.MAX_FRAME - 64:
             raise ValueError(f"request of {len(body)} bytes; write what is large to a file first")
-        exchange = Exchange(next(self._numbers), self._channel, sink)
-        self._live[exchange.number] = exchange
+        number = next(self._numbers)
+        ahead = self._channel.take_ahead() if request == _ANY_CONTEXT else None
+        if ahead is None:
+            exchange = Exchange(number, self._channel, sink)
+            first = frames.encode(frames.OPEN, number, body=body)
+        else:
+            exchange = AheadExchange(number, self._channel, sink, ahead)
+            first = frames.encode(frames.ADOPT, number)
+        self._live[number] = exchange
         self.begin(exchange)
         try:
-            await self._channel.send(frames.encode(frames.OPEN, exchange.number, body=body))
+            await self._channel.send(first)
         except BaseException:  # cancelled before the agent heard of it
             del self._live[exchange.number]
+            if ahead is not None:
+                ahead.close()
             raise
         return exchange
 

@@ -11,7 +11,8 @@ import anyio
 import attrs
 
 from sandbox_sdk.engine import meters, reaper, saving
-from sandbox_sdk.engine.channel import Activity
+from sandbox_sdk.engine.activity import Activity
+from sandbox_sdk.engine.gauge import Gauge
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.limits import WATCH_SECONDS
 from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
@@ -56,6 +57,7 @@ class Running:
     on_end: Callable[[Running, Ended], Awaitable[None]]
     verdict: Ended | None = None
     over: anyio.Event = attrs.field(factory=anyio.Event)
+    _gauge: Gauge | None = None
 
     async def end(self, verdict: Ended | None) -> None:
         """End the sandbox for this reason, unless it is ending for another, and wait.
@@ -85,7 +87,11 @@ class Running:
 
     def counters(self) -> Counters:
         """Return what the kernel counted against its limits."""
-        return self.group.counters() if self.group else Counters()
+        if self.group is None or self.over.is_set():
+            return Counters()
+        if self._gauge is None:
+            self._gauge = Gauge(self.group)
+        return self._gauge.read()
 
     def usage(self) -> Usage:
         """Return what it uses now."""
@@ -183,6 +189,8 @@ class Running:
             await self.on_end(self, self.verdict)
         finally:
             self.over.set()
+            if self._gauge is not None:
+                self._gauge.close()
 
     async def _save(self) -> str:
         """Save a workspace in memory; return what could not be."""
