@@ -1,4 +1,4 @@
-"""See, trace, read and signal the process whose number is given, and signal all at once."""
+"""See, trace, read, signal and take from the process whose number is given."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from tried import attempt, check, libc, record, tell
+from tried import attempt, call, check, libc, record, tell
 
-PTRACE_ATTACH, PTRACE_DETACH = 16, 17
+PTRACE_ATTACH, PTRACE_DETACH, PIDFD_GETFD = 16, 17, 438
 victim, marker = int(sys.argv[1]), sys.argv[2]
 
 
@@ -31,6 +31,26 @@ def read_memory() -> None:
     check(libc.process_vm_readv(victim, local, ctypes.c_ulong(1), remote, ctypes.c_ulong(1), 0))
 
 
+def open_memory() -> None:
+    """Open the process's memory as a file, and read a byte."""
+    with open(f"/proc/{victim}/maps") as lines:
+        address = int(lines.readline().split("-")[0], 16)
+    descriptor = os.open(f"/proc/{victim}/mem", os.O_RDWR)
+    try:
+        os.pread(descriptor, 1, address)
+    finally:
+        os.close(descriptor)
+
+
+def take_descriptor() -> None:
+    """Duplicate the process's standard input."""
+    pidfd = os.pidfd_open(victim)
+    try:
+        os.close(call(PIDFD_GETFD, pidfd, 0, 0))
+    finally:
+        os.close(pidfd)
+
+
 def seen() -> list[str]:
     """Return the processes that have the marker among their arguments, this one left out."""
     pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
@@ -48,6 +68,8 @@ def arguments(pid: str) -> str:
 record("seen", " ".join(seen()))
 attempt("trace", trace)
 attempt("read memory", read_memory)
+attempt("memory file", open_memory)
+attempt("take descriptor", take_descriptor)
 attempt("signal", lambda: os.kill(victim, signal.SIGCONT))
 attempt("pidfd", lambda: os.close(os.pidfd_open(victim)))
 tell()
