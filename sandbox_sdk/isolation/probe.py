@@ -1,27 +1,22 @@
 """What this host really allows, wall by wall, with the reason and the fix for what is missing.
 
-Nothing is concluded from settings where it can be tried: namespaces are made, and ``bwrap`` run,
-in processes of their own that end at once, as the uid that a sandbox would have.
+Nothing is concluded from settings where it can be tried: namespaces are made, a process contains
+itself as a zygote's clone does, and ``bwrap`` is run, in processes of their own that end at once,
+as the uid that a sandbox would have.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 
-import sandbox_sdk
-from sandbox_sdk.isolation import hygiene, remedies
+from sandbox_sdk.isolation import hygiene, remedies, trials
 from sandbox_sdk.isolation.runtimes.base import RUN
 from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
 from sandbox_sdk.isolation.walls import cgroups, kernel
@@ -33,19 +28,7 @@ OLDEST_KERNEL = (5, 6)
 
 _FROM_MEDIUM: tuple[SecurityLevel, ...] = ("medium", "high", "maximum")
 _FROM_HIGH: tuple[SecurityLevel, ...] = ("high", "maximum")
-_SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/nix")
-_SECONDS = 20.0
 _BEFORE_NAMESPACES = ("mount namespace", "uid")
-_NOT_TRIED = Wall(
-    name="bubblewrap_sandbox",
-    in_force=False,
-    detail="not tried, as something it needs is missing",
-    fix="mend that first, then look again",
-)
-_TRIAL = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from sandbox_sdk.isolation.trial import main; main(*sys.argv[2:])"
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -75,14 +58,16 @@ def probe_host(uid_range: tuple[int, int]) -> tuple[Probe, ...]:
     root = os.geteuid() == 0
     # The last of the range is the least likely to be in use.
     uid = sum(uid_range) - 1 if root else 0
-    tried = _try_kernel(uid)
+    tried = trials.kernel(uid)
+    droppable = tried.get("failed") not in _BEFORE_NAMESPACES
+    clone = trials.clone(uid) if droppable else _not_tried("zygote_sandbox")
     program = Bubblewrap(find())
     installed = program.probe()
-    droppable = tried.get("failed") not in _BEFORE_NAMESPACES
-    usable = droppable and all(wall.in_force for wall in installed)
-    sandbox = _sandbox(program.path, uid) if program.path and usable else _NOT_TRIED
-    # Where only bwrap may make user namespaces, bwrap's are all that is needed.
-    needed = () if sandbox.in_force or not droppable else _FROM_MEDIUM
+    sandbox = _not_tried("bubblewrap_sandbox")
+    if droppable and program.path and all(wall.in_force for wall in installed):
+        sandbox = trials.program(program.path, uid)
+    # Either runtime is enough for medium; without both, all that they lack is to be mended.
+    by_any = () if clone.in_force or sandbox.in_force else _FROM_MEDIUM
     group, no_group = cgroups.find()
     return (
         Probe(wall=_machine(), needed_by=_FROM_MEDIUM),
@@ -90,8 +75,10 @@ def probe_host(uid_range: tuple[int, int]) -> tuple[Probe, ...]:
         Probe(wall=_filters(tried), needed_by=_FROM_MEDIUM),
         *([Probe(wall=_run_folder(), needed_by=_FROM_MEDIUM)] if root else []),
         *([Probe(wall=_spare_uids(tried, uid), needed_by=_FROM_MEDIUM)] if root else []),
-        Probe(wall=_namespaces(tried), needed_by=needed),
-        *(Probe(wall=wall, needed_by=_FROM_MEDIUM) for wall in (*installed, sandbox)),
+        Probe(wall=_namespaces(tried), needed_by=by_any if droppable else ()),
+        # Only the zygote's sandboxes have their workspace in memory, and Landlock.
+        Probe(wall=clone, needed_by=by_any or _FROM_HIGH),
+        *(Probe(wall=wall, needed_by=by_any) for wall in (*installed, sandbox)),
         Probe(wall=_control_groups(group, no_group), needed_by=_FROM_HIGH),
         Probe(wall=_landlock(tried), needed_by=_FROM_HIGH),
         *(Probe(wall=wall) for wall in hygiene.look()),
@@ -119,7 +106,7 @@ def _filters(tried: Mapping[str, Any]) -> Wall:
         name="seccomp",
         in_force=usable,
         detail="system call filters can be installed" if usable else "no system call filters",
-        fix="" if usable else "boot a kernel that has CONFIG_SECCOMP_FILTER=y",
+        fix="" if usable else remedies.SECCOMP_FIX,
     )
 
 
@@ -156,7 +143,7 @@ def _spare_uids(tried: Mapping[str, Any], uid: int) -> Wall:
 def _namespaces(tried: Mapping[str, Any]) -> Wall:
     failed = tried.get("failed")
     if failed in _BEFORE_NAMESPACES:
-        return attrs.evolve(_NOT_TRIED, name="user_namespaces")
+        return _not_tried("user_namespaces")
     if failed:
         cause = remedies.find_cause()
         return Wall(
@@ -168,32 +155,12 @@ def _namespaces(tried: Mapping[str, Any]) -> Wall:
     return Wall(name="user_namespaces", in_force=True, detail="made one, and all others in it")
 
 
-def _sandbox(bwrap: Path, uid: int) -> Wall:
-    """Let ``bwrap`` make a sandbox around a program that ends at once."""
-    options = ["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
-    for folder in filter(os.path.exists, _SYSTEM):
-        if os.path.islink(folder):
-            options += ["--symlink", os.readlink(folder), folder]
-        else:
-            options += ["--ro-bind", folder, folder]
-    options += ["--proc", "/proc", "--dev", "/dev", "/bin/sh", "-c", "exit 0"]
-    stage, shown, path = "", "", str(bwrap)
-    if uid and not bwrap.is_relative_to("/usr"):
-        # As the launcher does: the program, with its libraries, may lie below root's own home.
-        packages = next((p for p in bwrap.parents if p.name == "site-packages"), bwrap.parent)
-        stage, shown = f"{RUN}/stage", str(packages)
-        path = f"{stage}/shown/{bwrap.relative_to(packages)}"
-    ended = _try("program", uid, stage, shown, path, *options)
-    if ended.returncode == 0:
-        return attrs.evolve(_NOT_TRIED, in_force=True, detail=f"{bwrap} made one", fix="")
-    said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
-    explained = remedies.explain(ended.stderr)
-    return attrs.evolve(
-        _NOT_TRIED,
-        detail=f"{bwrap} failed: {said[-1]}",
-        fix=str(explained)
-        if explained
-        else f"see what it says: {shlex.join([str(bwrap), *options])}",
+def _not_tried(name: str) -> Wall:
+    return Wall(
+        name=name,
+        in_force=False,
+        detail="not tried, as something it needs is missing",
+        fix="mend that first, then look again",
     )
 
 
@@ -216,35 +183,3 @@ def _landlock(tried: Mapping[str, Any]) -> Wall:
         detail=f"ABI {version}" if version else "absent or switched off",
         fix="" if version else "boot with lsm=landlock,... on Linux 5.13 or newer",
     )
-
-
-def _try_kernel(uid: int) -> Mapping[str, Any]:
-    ended = _try("kernel", uid)
-    try:
-        said: Mapping[str, Any] = json.loads(ended.stdout)
-    except ValueError:
-        reason = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
-        return {"filters": 0, "landlock": 0, "failed": "trial", "why": reason[-1]}
-    return said
-
-
-def _try(task: str, uid: int, *rest: str) -> subprocess.CompletedProcess[str]:
-    """Run a trial. It can be refused anything, and a hanging one is a refusal too."""
-    packages = str(Path(sandbox_sdk.__file__).parent.parent)
-    python = getattr(sys, "_base_executable", sys.executable)
-    argv = [python, "-I", "-S", "-c", _TRIAL, packages, task, str(uid), *rest]
-    try:
-        return subprocess.run(
-            argv,
-            env={},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"hung for {_SECONDS:g} s"
-        return subprocess.CompletedProcess(argv, returncode=-1, stdout="", stderr=reason)

@@ -14,6 +14,7 @@ from command_line import on_terminal, run
 from sandbox_sdk.cli.app import app
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.engine import launchers
+from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.values import Wall
 
 
@@ -121,10 +122,24 @@ def test_the_doctor_finds_this_host_well(tmp_path: Path) -> None:
     done = invoke(tmp_path, "doctor", "--json")
     document = json.loads(done.stdout)
     assert document["medium"] is True
+    assert document["high"] is (cgroups.find()[0] is not None)
     assert done.exit_code == 0
     walls = {wall["name"]: wall for wall in document["walls"]}
-    assert "walls proven from inside" in walls["real_sandbox"]["detail"]
+    assert "zygote made one" in walls["real_sandbox_medium"]["detail"]
+    assert "walls proven from inside" in walls["real_sandbox_medium"]["detail"]
     assert json.loads(invoke(tmp_path, "list", "--json").stdout) == {"sandboxes": []}
+
+
+def test_the_doctor_needs_one_runtime_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = invoke(tmp_path / "state", "doctor")
+    assert done.exit_code == 0
+    assert "bubblewrap\tnote\t\tbwrap not found" in done.stdout
+    assert "apt install bubblewrap" in done.stdout
+    assert "Security level medium, the default, can be had here." in done.stdout
 
 
 def test_the_doctor_tells_the_fix_and_fails_where_medium_cannot_be_had(
@@ -132,11 +147,15 @@ def test_the_doctor_tells_the_fix_and_fails_where_medium_cannot_be_had(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    broken = Wall(name="zygote_sandbox", in_force=False, detail="broken", fix="mend it")
+    monkeypatch.setattr("sandbox_sdk.isolation.trials.clone", lambda uid: broken)
     done = invoke(tmp_path / "state", "doctor")
     assert done.exit_code == 1
+    assert "zygote_sandbox\tmissing\tmedium\tbroken" in done.stdout
     assert "bubblewrap\tmissing\tmedium\tbwrap not found" in done.stdout
-    assert "apt install bubblewrap" in done.stdout
-    assert "Security level medium cannot be had here: bubblewrap" in done.stdout
+    assert "zygote_sandbox: mend it" in done.stdout
+    missing = "zygote_sandbox, bubblewrap, bubblewrap_sandbox"
+    assert f"Security level medium, the default, cannot be had here: {missing}" in done.stdout
 
 
 def test_a_sandbox_that_does_not_start_fails_the_doctor(
@@ -152,11 +171,13 @@ def test_a_sandbox_that_does_not_start_fails_the_doctor(
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.delitem(launchers.RUNTIMES, "zygote")
+    # Not an item deleted, which would come back as the last.
+    bubblewrap = {"bubblewrap": launchers.RUNTIMES["bubblewrap"]}
+    monkeypatch.setattr(launchers, "RUNTIMES", bubblewrap)
     done = invoke(tmp_path / "state", "doctor", "--json")
     walls = {wall["name"]: wall for wall in json.loads(done.stdout)["walls"]}
     assert walls["bubblewrap_sandbox"]["in_force"] is True
-    assert "broken" in walls["real_sandbox"]["detail"]
+    assert "broken" in walls["real_sandbox_medium"]["detail"]
     assert done.exit_code == 1
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sandbox_sdk.config import UidRange
-from sandbox_sdk.isolation import hygiene, remedies
+from sandbox_sdk.isolation import hygiene, remedies, trials
 from sandbox_sdk.isolation.probe import Probe, missing, probe_host
 from sandbox_sdk.isolation.walls import landlock
+from sandbox_sdk.values import Wall
 
 RANGE = (UidRange().first, UidRange().count)
 ALL_USERS = 2**32 - 1
@@ -59,7 +60,9 @@ def test_this_host_has_all_that_medium_needs() -> None:
     assert missing(probes, "medium") == ()
     found = by_name(probes)
     assert len(found) == len(probes)
-    assert {"machine", "kernel", "seccomp", "user_namespaces", "bubblewrap_sandbox"} <= set(found)
+    assert {"machine", "kernel", "seccomp", "user_namespaces"} <= set(found)
+    assert found["zygote_sandbox"].wall.in_force
+    assert found["bubblewrap_sandbox"].wall.in_force
     assert ("spare_uids" in found) == (os.geteuid() == 0)
     for probe in probes:
         assert probe.wall.detail
@@ -77,7 +80,7 @@ def test_the_process_that_asks_stays_where_it_is() -> None:
 
 def test_namespaces_that_are_switched_off_are_told_with_the_setting() -> None:
     walls = walls_missing_in_namespace(0, ALL_USERS)
-    assert set(walls) == {"user_namespaces", "bubblewrap_sandbox"}
+    assert set(walls) == {"user_namespaces", "zygote_sandbox", "bubblewrap_sandbox"}
     for said in walls.values():
         assert "user.max_user_namespaces is 0" in said
         assert "echo user.max_user_namespaces=31000 | sudo tee" in said
@@ -88,9 +91,11 @@ def test_an_absent_bwrap_is_told_with_how_to_install_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    walls = {wall.name: wall for wall in missing(probe_host(RANGE), "medium")}
-    assert "apt install bubblewrap" in walls["bubblewrap"].fix
-    assert walls["bubblewrap_sandbox"].detail.startswith("not tried")
+    probes = probe_host(RANGE)
+    found = by_name(probes)
+    assert "apt install bubblewrap" in found["bubblewrap"].wall.fix
+    assert found["bubblewrap_sandbox"].wall.detail.startswith("not tried")
+    assert missing(probes, "medium") == (), "the zygote is enough"
 
 
 def test_an_old_bwrap_is_told_with_its_version(
@@ -98,9 +103,9 @@ def test_an_old_bwrap_is_told_with_its_version(
 ) -> None:
     program(tmp_path, "echo bubblewrap 0.4.1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    walls = {wall.name: wall for wall in missing(probe_host(RANGE), "medium")}
-    assert "0.4.1" in walls["bubblewrap"].detail
-    assert "0.8.0 or newer" in walls["bubblewrap"].fix
+    wall = by_name(probe_host(RANGE))["bubblewrap"].wall
+    assert "0.4.1" in wall.detail
+    assert "0.8.0 or newer" in wall.fix
 
 
 def test_a_bwrap_that_makes_no_sandbox_is_told_with_its_own_words(
@@ -113,8 +118,8 @@ def test_a_bwrap_that_makes_no_sandbox_is_told_with_its_own_words(
     )
     tmp_path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    (wall,) = missing(probe_host(RANGE), "medium")
-    assert wall.name == "bubblewrap_sandbox"
+    wall = by_name(probe_host(RANGE))["bubblewrap_sandbox"].wall
+    assert not wall.in_force
     assert "bwrap: no luck" in wall.detail
     assert "--unshare-all" in wall.fix
 
@@ -124,7 +129,19 @@ def test_user_ids_that_do_not_exist_are_told_with_the_setting() -> None:
     walls = walls_missing_in_namespace(1000, 65536)
     assert "set uid_range in config.yaml" in walls["spare_uids"]
     assert walls["bubblewrap_sandbox"].startswith("not tried")
+    assert walls["zygote_sandbox"].startswith("not tried")
     assert "user_namespaces" not in walls
+
+
+def test_where_only_bwrap_may_make_namespaces_medium_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Ubuntu, whose AppArmor has a profile for bwrap and none for us."""
+    refused = Wall(name="zygote_sandbox", in_force=False, detail="refused", fix="a profile")
+    monkeypatch.setattr(trials, "clone", lambda uid: refused)
+    probes = probe_host(RANGE)
+    assert missing(probes, "medium") == ()
+    assert refused in missing(probes, "high")
 
 
 def test_a_missing_landlock_keeps_nobody_from_medium() -> None:
