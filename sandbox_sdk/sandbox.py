@@ -126,7 +126,7 @@ class AsyncSandbox:
             self._closed = False
             self._contexts = {}
             self._isolation, self._limits = standing.isolation, standing.limits
-            self._info = await self._parts.backend.get(self.id)
+            self._info = standing.info
 
     async def cleanup(self) -> None:
         """End the sandbox and wait until its processes, mounts and control groups are gone.

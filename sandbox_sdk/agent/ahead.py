@@ -104,7 +104,7 @@ def _serve(packages: list[str], outputs: list[int]) -> None:
     for target, descriptor in enumerate(outputs, 1):
         os.dup2(descriptor, target)
     guest.leave_agent([SOCKET])
-    os.setsid()
+    os.setpgid(0, 0)
     contexts.make_importable(packages)
     lines = os.fdopen(SOCKET, "rb")
     settings = lines.readline()

@@ -29,9 +29,11 @@ def program(
             guest.become(settings, keep=[])
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
                 signal.signal(number, signal.SIG_DFL)
-            os.setsid()
             if on_terminal:
+                os.setsid()
                 terminals.adopt(0)
+            else:
+                os.setpgid(0, 0)  # a session of its own would cost the kernel a scheduling group
             os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
             own: dict[str, str] = request.get("env") or {}
             kind = {"TERM": terminals.KIND} if on_terminal else {}

@@ -76,7 +76,7 @@ def contain(walls: Walls, limits: Limits) -> None:
         OSError: The kernel refused a step; the process must end.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()
+    os.setpgid(0, 0)  # a signal to a guest's own group must not reach the zygote's
     mounts.proc("/proc")
     # A changed uid made this process non-dumpable, and its own /proc files root's.
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
@@ -84,7 +84,7 @@ def contain(walls: Walls, limits: Limits) -> None:
     limits.gate.enter()
     kernel.unshare(namespaces.CLONE_NEWCGROUP)  # now that the group is the one it shall show
     namespaces.set_hostname(HOSTNAME)
-    mounts.bind("/proc/sys", "/proc/sys", read_only=True)
+    mounts.write_protect("/proc/sys")
     mounts.tmpfs("/tmp", size_bytes=limits.tmp_bytes, mode=0o1777)  # noqa: S108
     mounts.tmpfs("/dev/shm", size_bytes=limits.tmp_bytes, mode=0o1777)  # noqa: S108
     mounts.terminals("/dev/pts")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import gc
 import json
 import linecache
 import os
@@ -25,6 +26,9 @@ from sandbox_sdk.agent.displays import cut
 _LONGEST_ERROR = 64 * 1024
 """Longest message or traceback; the middle of a longer one is cut out, and said."""
 
+_IMPORTABLE: set[str] = set()
+"""Folders that are importable already, perhaps since before this process was forked."""
+
 _OURS = frozenset({__file__, displays.__file__})
 
 
@@ -39,7 +43,7 @@ def program(
         for target, descriptor in enumerate([null, streams[1], streams[2]]):
             os.dup2(descriptor, target)
         guest.leave_agent(keep=[code, results])
-        os.setsid()
+        os.setpgid(0, 0)
         guest.take_settings(settings)
         make_importable(settings.site)
         os._exit(serve(os.fdopen(code, "rb"), results))
@@ -48,9 +52,11 @@ def program(
 
 
 def make_importable(packages: list[str]) -> None:
-    """Make the packages of these folders importable, as site-packages are."""
+    """Make the packages of these folders importable, as site-packages are, once."""
     for folder in packages:
-        site.addsitedir(folder)
+        if folder not in _IMPORTABLE:
+            site.addsitedir(folder)
+            _IMPORTABLE.add(folder)
 
 
 def serve(code: BinaryIO, results: int) -> int:
@@ -66,9 +72,10 @@ def serve(code: BinaryIO, results: int) -> int:
     sys.path[0] = ""  # was the agent's own folder
     site.setquit()  # as any Python has them; ours runs without site
     site.sethelper()
-    # Left-over state of the agent that guest code would trip over or see.
-    for name in [name for name in sys.modules if name.startswith("sandbox_sdk")]:
-        del sys.modules[name]
+    # Left-over state of the agent that guest code would trip over or see. It is kept alive, for
+    # to free it would touch, and so copy, every page that it lies on.
+    kept = [sys.modules.pop(name) for name in list(sys.modules) if name.startswith("sandbox_sdk")]
+    gc.enable()
     _line_buffered()
     shown = displays.Displays()
     builtins.display = shown.display  # type: ignore[attr-defined]  # as notebooks have it
@@ -81,6 +88,7 @@ def serve(code: BinaryIO, results: int) -> int:
             answers.write_all(results, answers.encode_answer(answer, texts))
             if "exit" in answer:
                 return int(answer["exit"])
+    del kept
     return 0
 
 

@@ -18,7 +18,6 @@ import signal
 import socket
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 from sandbox_sdk.agent.sandbox_child import Child, Stage
@@ -93,7 +92,7 @@ class Launcher:
                         "id": name,
                         "status": status,
                         "stderr": child.last_words(),
-                        "counted": asdict(child.counted),
+                        "counted": child.counted._asdict(),
                     }
                 )
 

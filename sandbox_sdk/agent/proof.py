@@ -7,6 +7,7 @@ what the level at hand promises.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 from typing import Any
@@ -57,6 +58,18 @@ def collect() -> dict[str, Any]:
 def _interfaces() -> list[str]:
     with open("/proc/self/net/dev") as lines:
         return [line.partition(":")[0].strip() for line in lines if ":" in line]
+
+
+def rehearse() -> None:
+    """Do what harms nobody outside of a sandbox, so that clones find it done once already."""
+    found = {
+        **collect_alone(),
+        "status": capabilities.status(),
+        "namespaces": namespaces.inodes(),
+        "interfaces": _interfaces(),
+        "landlock": _open_root(),
+    }
+    json.dumps(found)
 
 
 def _environ() -> list[str]:

@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
-import random
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from typing import Any
 
 _NUMPY = "numpy.random"
 
 
 def reseed(seed: int | None) -> None:
-    """Seed ``random``, and ``numpy.random`` now or once it is imported.
+    """Seed ``random`` and ``numpy.random``, now or as they are imported.
 
     Args:
         seed: Makes them repeat; ``None`` is fresh randomness.
     """
-    random.seed(seed)
-    if (numpy_random := sys.modules.get(_NUMPY)) is not None:
-        numpy_random.seed(seed)
+    if seed is not None:
+        import random  # costs a fork of each clone some pages, so not before it is asked for
+
+        random.seed(seed)
+    elif (loaded := sys.modules.get("random")) is not None:
+        loaded.seed()
+    if (loaded := sys.modules.get(_NUMPY)) is not None:
+        loaded.seed(seed)
     elif seed is not None:
-        sys.meta_path.insert(0, _Finder(seed))
+        sys.meta_path.insert(0, _SeededOnImport(seed))
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds ``numpy.random`` once, as the others would, and has it seeded after its import."""
+class _SeededOnImport:
+    """Finds ``numpy.random`` once, as the other finders would, and has it seeded once loaded."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    # Any, here and below: what the import system hands from one finder and loader to the next.
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != _NUMPY:
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._seed)
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None:
+            self._loader: Any = spec.loader
+            spec.loader = self  # type: ignore[assignment]  # quacks like one
         return spec
 
-
-class _Loader(importlib.abc.Loader):
-    """Loads a module with another loader, then seeds it."""
-
-    def __init__(self, loader: importlib.abc.Loader, seed: int) -> None:
-        self._loader = loader
-        self._seed = seed
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: Any) -> Any:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: Any) -> None:
         self._loader.exec_module(module)
         module.seed(self._seed)

@@ -11,13 +11,12 @@ import gc
 import json
 import os
 import signal
-import site
 import socket
 import sys
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
-from sandbox_sdk.agent import containment, init
+from sandbox_sdk.agent import containment, contexts, init, proof
 from sandbox_sdk.agent.cloned_child import Born, ClonedChild, try_out
 from sandbox_sdk.agent.launcher import IGNORED, Launcher, live_apart
 from sandbox_sdk.agent.sandbox_child import Child
@@ -84,7 +83,9 @@ def serve(control: str, template: str, host: str, tree: str) -> None:
     os.close(int(template))
     views = Views(int(host), int(tree))
     try:
-        _preload(plan["preload"], plan["site"], views)
+        if plan["trusted"] or plan["preload"]:
+            contexts.make_importable(plan["site"])
+        _preload(plan["preload"], views)
     except Exception as error:  # noqa: BLE001 - whatever a module raises as it is imported
         _refuse(int(control), "preload", error)
     walls = containment.Walls(
@@ -99,8 +100,11 @@ def serve(control: str, template: str, host: str, tree: str) -> None:
         try_out(walls, plan["trial_uid"])
     except OSError as error:
         _refuse(int(control), "walls", error)
+    with views.on_host():
+        proof.rehearse()
     gc.collect()
     gc.freeze()  # clones then leave these objects, and their pages, alone
+    gc.disable()
     try:
         Zygote(socket.socket(fileno=int(control)), views, walls).serve()
     except Born as born:
@@ -167,7 +171,7 @@ def _read(descriptor: int) -> dict[str, Any]:
     return plan
 
 
-def _preload(names: list[str], folders: list[str], views: Views) -> None:
+def _preload(names: list[str], views: Views) -> None:
     """Import what every sandbox of the template shall find imported.
 
     Raises:
@@ -176,8 +180,6 @@ def _preload(names: list[str], folders: list[str], views: Views) -> None:
     if not names:
         return
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    for folder in folders:
-        site.addsitedir(folder)
     for name in names:
         __import__(name)
     with views.on_host():

@@ -19,10 +19,12 @@ class Standing:
     Attributes:
         isolation: What is in force, proven from inside.
         limits: Its limits and what holds each.
+        info: Its record now.
     """
 
     isolation: Isolation
     limits: tuple[Limit, ...]
+    info: SandboxInfo
 
 
 @attrs.frozen(kw_only=True)

@@ -25,7 +25,7 @@ from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy, SandboxNotFound
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
-from sandbox_sdk.store.base import Lease, Store, Taken
+from sandbox_sdk.store.base import Store, Taken
 from sandbox_sdk.store.folders import StateFolders, state_error
 from sandbox_sdk.values import (
     Collected,
@@ -47,7 +47,7 @@ _CHUNK = 64 * 1024
 class _Held:
     """A sandbox that runs in this process."""
 
-    lease: Lease
+    info: SandboxInfo
     running: Running
     channel: SocketChannel
 
@@ -99,7 +99,9 @@ class LocalBackend:
                 if held is not None:
                     await held.running.over.wait()
                 held = await self._start(id)
-            return Standing(isolation=held.running.isolation, limits=held.running.limits)
+            return Standing(
+                isolation=held.running.isolation, limits=held.running.limits, info=held.info
+            )
 
     async def _start(self, id: str) -> _Held:
         taken = await self._store.take_sandbox(id, started_at=time.time())
@@ -121,21 +123,20 @@ class LocalBackend:
                 await self._store.put_back(taken)
             raise
         self._ended.pop(id, None)
-        held = self._held[id] = _Held(lease, running, channel)
+        held = self._held[id] = _Held(taken.info, running, channel)
         await self._supervisor.start_soon(running.guard)
         return held
 
     async def _place(self, id: str, taken: Taken) -> tuple[Blank, Path]:
         """Return a sandbox that is nobody's yet, over the workspace of this one."""
         spec = taken.info.spec
-        if await anyio.to_thread.run_sync(self._folders.has_workspace, id):
+        if taken.before.started_at is not None:
             workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
-            if taken.info.started_at is None:  # an earlier attempt to set it up failed
-                await anyio.to_thread.run_sync(_fill, workspace, taken.files, None)
             return await self._engine.start(spec, workspace), workspace
         blank = await self._engine.take(spec)
 
         def take_over() -> Path:
+            reaper.remove_tree(self._folders.sandbox(id))  # of an attempt that failed
             workspace = self._folders.take_over(blank.workspace.parent, id)
             owner = None if blank.in_memory else blank.launched.uid or None
             _fill(workspace, taken.files, owner)

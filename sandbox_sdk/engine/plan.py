@@ -6,14 +6,13 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from sandbox_sdk.engine import staging
-from sandbox_sdk.engine.templates import Template
+from sandbox_sdk.engine.templates import BUILT_IN, Template
 from sandbox_sdk.engine.view import GUEST_ENV
 from sandbox_sdk.isolation import filters
 from sandbox_sdk.isolation.runtimes.base import (
@@ -62,6 +61,7 @@ def template(
         policy=policy,
         view=attrs.evolve(found.view, mounts=(*found.view.mounts, *mounts)),
         preload=found.preload,
+        trusted=found.key in BUILT_IN,
         seccomp=filters.build(policy, kernel.MACHINE, memory_counted=memory_counted),
         base=agent,
         # The last of the range is the least likely to be in use.
@@ -92,14 +92,12 @@ def launch(
         "workspace": str(workspace),
         "uid_range": uid_range if os.geteuid() == 0 else None,
         "uid_folder": UID_FOLDER,
-        "hierarchy": None if hierarchy is None else asdict(hierarchy),
-        "group_limits": asdict(
-            GroupLimits(
-                memory_bytes=resources.memory_bytes,
-                cpu=resources.cpu,
-                pids=resources.pids + (_OWN_PROCESSES if runtime.clones else _AND_BWRAP),
-            )
-        ),
+        "hierarchy": None if hierarchy is None else hierarchy._asdict(),
+        "group_limits": GroupLimits(
+            memory_bytes=resources.memory_bytes,
+            cpu=resources.cpu,
+            pids=resources.pids + (_OWN_PROCESSES if runtime.clones else _AND_BWRAP),
+        )._asdict(),
         "affinity": affinity(resources.cpu),
         "rlimits": {"core": _PIPE_CORE_HANDLER, "nofile": _AGENT_FILES},
     }

@@ -31,11 +31,13 @@ class Taken:
 
     Attributes:
         lease: The right to run it.
-        info: Its record as it was before.
+        before: Its record as it was.
+        info: Its record now.
         files: What to write at its first set-up; empty at a later one.
     """
 
     lease: Lease
+    before: SandboxInfo
     info: SandboxInfo
     files: Mapping[str, bytes]
 

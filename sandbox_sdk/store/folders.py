@@ -158,10 +158,6 @@ class StateFolders:
         """
         return self.runs / _checked(id)
 
-    def has_workspace(self, id: str) -> bool:
-        """Whether a sandbox was set up before, or is about to be."""
-        return self.sandbox(id).exists()
-
     def take_over(self, ready: Path, id: str) -> Path:
         """Make a folder of ``ready`` a sandbox's own, and return its workspace.
 

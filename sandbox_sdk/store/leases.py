@@ -76,7 +76,7 @@ def put_back(connection: sqlite3.Connection, taken: Taken, owner: Owner) -> None
     connection.execute(
         "UPDATE sandboxes SET owner = NULL, state = ?, started_at = ?"
         " WHERE id = ? AND fence = ? AND owner = ?",
-        (taken.info.state, taken.info.started_at, *_swap(taken.lease, owner)),
+        (taken.before.state, taken.before.started_at, *_swap(taken.lease, owner)),
     )
 
 

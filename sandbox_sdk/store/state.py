@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 
 import anyio
+import attrs
 
 from sandbox_sdk.store import leases, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease, Taken
@@ -62,10 +63,11 @@ class SQLiteStore:
         """Take the right to run a sandbox; see ``Store.take_sandbox``."""
 
         def take(connection: sqlite3.Connection) -> Taken:
-            info = records.get(connection, id=id, lives=self._lives)
+            before = records.get(connection, id=id, lives=self._lives)
             lease = leases.acquire(connection, id=id, owner=self._owner, lives=self._lives)
-            first = info.started_at is None
-            files = records.initial_files(connection, id=id) if first else {}
+            files: Mapping[str, bytes] = {}
+            if before.started_at is None:
+                files = records.initial_files(connection, id=id)
             leases.update(
                 connection,
                 lease,
@@ -75,7 +77,13 @@ class SQLiteStore:
                 ended=None,
                 release=False,
             )
-            return Taken(lease=lease, info=info, files=files)
+            now = attrs.evolve(
+                before,
+                state=SandboxState.RUNNING,
+                started_at=started_at,
+                owner_pid=self._owner.pid,
+            )
+            return Taken(lease=lease, before=before, info=now, files=files)
 
         return await self._writer.run(take, writes=True)
 

@@ -256,7 +256,7 @@ def test_v2_join_and_kill(hierarchy: Hierarchy) -> None:
     (folder / "cgroup.procs").write_text("7\n5\n7\n0\n")
     assert group.pids() == [5, 7], "0 is a process that we do not see, and not ourselves"
     gate = group.gate()
-    assert gate.files == []
+    assert gate.files == ()
     assert os.readlink(f"/proc/self/fd/{gate.folder}") == str(folder)
     gate.close()
 

@@ -55,6 +55,8 @@ class TemplatePlan:
         policy: The rules of the level.
         view: What its sandboxes see of the host.
         preload: Modules that they find imported.
+        trusted: Whether the packages are the user's own environment, whose start-up code may run
+            outside of any sandbox.
         seccomp: The compiled filter.
         base: Any folder of the host, to mount on where nobody else sees it.
         trial_uid: As root, the uid of a throw-away sandbox that is made at first; else 0.
@@ -63,6 +65,7 @@ class TemplatePlan:
     policy: Policy
     view: View
     preload: tuple[str, ...]
+    trusted: bool
     seccomp: bytes
     base: Path
     trial_uid: int

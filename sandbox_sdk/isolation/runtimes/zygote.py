@@ -51,6 +51,7 @@ class Zygote:
                 "env": dict(view.env),
                 "site": list(view.site),
                 "preload": list(plan.preload),
+                "trusted": plan.trusted,
                 "seccomp": plan.seccomp.decode("latin-1"),
                 "landlock": plan.policy.landlock,
                 "trial_uid": plan.trial_uid,

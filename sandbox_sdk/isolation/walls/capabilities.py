@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import re
 import struct
 
@@ -42,12 +43,12 @@ def drop_bounding() -> None:
     Raises:
         OSError: The kernel refused.
     """
+    drop = kernel.libc.prctl
     for number in range(_HIGHEST):
-        try:
-            kernel.prctl(_PR_CAPBSET_DROP, number)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
+        if drop(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            found = ctypes.get_errno()
+            if found != errno.EINVAL:
+                raise OSError(found, f"prctl(PR_CAPBSET_DROP, {number}): {os.strerror(found)}")
             return  # one more than this kernel knows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sandbox_sdk.isolation.walls import cgroup_files as files
 
@@ -20,8 +20,7 @@ UNIFIED = "unified"
 """Names the folder in the version 2 tree, where version 1 bounds the group."""
 
 
-@dataclass(frozen=True)
-class Counters:
+class Counters(NamedTuple):
     """What the kernel counted in a group.
 
     Attributes:
@@ -33,8 +32,7 @@ class Counters:
     pids_refused: int = 0
 
 
-@dataclass(frozen=True)
-class GroupUsage:
+class GroupUsage(NamedTuple):
     """What a group uses now; ``None`` is a figure that this kernel does not keep.
 
     Attributes:
@@ -52,8 +50,7 @@ class GroupUsage:
     memory_stall_seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(NamedTuple):
     """The way into a group, as descriptors.
 
     Attributes:
@@ -62,7 +59,7 @@ class Gate:
     """
 
     folder: int = -1
-    files: list[int] = field(default_factory=list)
+    files: tuple[int, ...] = ()
 
     def enter(self) -> None:
         """Move this process in, where it was not cloned into the group.
@@ -80,8 +77,7 @@ class Gate:
                 os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """One sandbox's control group.
 
     Attributes:
@@ -118,7 +114,7 @@ class Group:
         flags = os.O_WRONLY | os.O_CLOEXEC
         return Gate(
             folder=os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if tree else -1,
-            files=[os.open(f"{folder}/tasks", flags) for folder in entered],
+            files=tuple(os.open(f"{folder}/tasks", flags) for folder in entered),
         )
 
     def pids(self) -> list[int]:

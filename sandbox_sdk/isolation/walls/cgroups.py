@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandbox_sdk.isolation.walls import cgroup_files as files
 from sandbox_sdk.isolation.walls.cgroup import (
@@ -37,8 +37,7 @@ _LEAST_QUOTA = 1000
 _MOST_ROUNDS = 20
 
 
-@dataclass(frozen=True)
-class GroupLimits:
+class GroupLimits(NamedTuple):
     """What a group may use.
 
     Attributes:
@@ -52,8 +51,7 @@ class GroupLimits:
     pids: int
 
 
-@dataclass(frozen=True)
-class Hierarchy:
+class Hierarchy(NamedTuple):
     """Where groups can be made on this host. ``folders`` maps a controller to our parent folder."""
 
     version: int

@@ -75,6 +75,16 @@ def proc(target: str) -> None:
     kernel.mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
+def write_protect(folder: str) -> None:
+    """Make a folder, and the same file system below it, read-only where it stands.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    kernel.mount(folder, folder, "", MS_BIND)
+    seal_one(folder)
+
+
 def seal_one(target: str) -> None:
     """Make the mount at ``target``, but no other below it, read-only."""
     kernel.mount("none", target, "", MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | MS_RDONLY)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandbox_sdk.isolation.walls import kernel
 from sandbox_sdk.isolation.walls.syscalls import NUMBERS
@@ -44,8 +44,7 @@ def errno_action(number: int) -> int:
     return _ERRNO | number
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """Holds when ``argument & mask == value``, over the low 32 bits.
 
     With ``any_bit`` it holds when ``argument & mask`` is not 0.
@@ -57,8 +56,7 @@ class Condition:
     any_bit: bool = False
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What happens at a system call when all conditions hold."""
 
     syscall: str
