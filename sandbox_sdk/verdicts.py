@@ -24,7 +24,8 @@ def decide(
     """Return how a call ended.
 
     The kernel counts per sandbox and not per call. A call that failed by a kill while memory
-    ended is the one; one that failed otherwise is only if no other call ran beside it.
+    ended is the one; one that failed otherwise is only if no other call ran beside it. So it is
+    with a workspace that was full when the call was over, and not before.
 
     Args:
         report: What PID 1 reported of the call's program.
@@ -56,11 +57,24 @@ def decide(
             limit="pids",
             limit_value=resources.pids,
         )
+    if after.used_up and not before.used_up and alone:
+        files = after.used_up == "disk_files"
+        return Ended(
+            kind=EndKind.DISK,
+            exit_code=code,
+            signal=number,
+            limit=after.used_up,
+            limit_value=resources.disk_files if files else resources.disk_bytes,
+        )
+    told = (
+        "processes were refused meanwhile, to this call or another" if refused else "",
+        "the workspace is full" if after.used_up else "",
+    )
     return Ended(
         kind=EndKind.NONZERO if number is None else EndKind.SIGNAL,
         exit_code=code,
         signal=number,
-        detail="processes were refused meanwhile, to this call or another" if refused else "",
+        detail="; ".join(filter(None, told)),
     )
 
 

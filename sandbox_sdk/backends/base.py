@@ -34,10 +34,13 @@ class LimitHits:
     Attributes:
         oom_kills: Processes killed for memory.
         pids_refused: Forks refused.
+        used_up: What a workspace of fixed size has no more of now: ``disk``, ``disk_files``, or
+            nothing.
     """
 
     oom_kills: int = 0
     pids_refused: int = 0
+    used_up: str = ""
 
 
 class Ahead(Protocol):

@@ -187,8 +187,13 @@ class LocalBackend:
         """Return what the kernel counted against a running sandbox's limits."""
         if id not in self._held:
             return LimitHits()
-        counted = self._held[id].running.counters()
-        return LimitHits(oom_kills=counted.oom_kills, pids_refused=counted.pids_refused)
+        running = self._held[id].running
+        counted = running.counters()
+        return LimitHits(
+            oom_kills=counted.oom_kills,
+            pids_refused=counted.pids_refused,
+            used_up=running.used_up(),
+        )
 
     async def ended(self, id: str) -> Ended:
         """Wait until a sandbox that ran here has ended, and return how."""

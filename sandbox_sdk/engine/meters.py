@@ -65,6 +65,18 @@ def folder_use(folder: Path, *, most_bytes: int, most_files: int) -> FolderUse:
     return FolderUse(bytes=total, files=files, complete=True)
 
 
+def used_up(folder: int) -> str:
+    """Return what a file system of fixed size has no more of: ``disk``, ``disk_files``, or nothing.
+
+    Args:
+        folder: A descriptor of something in it.
+    """
+    found = os.statvfs(folder)
+    if not found.f_bavail:
+        return "disk"
+    return "" if found.f_favail else "disk_files"
+
+
 def process_sum(init: int) -> GroupUsage:
     """Return what PID 1 of a sandbox and all below it use, as ``/proc`` shows it now.
 

@@ -93,6 +93,10 @@ class Running:
             self._gauge = Gauge(self.group)
         return self._gauge.read()
 
+    def used_up(self) -> str:
+        """Return the limit that a workspace in memory has reached, if it has."""
+        return meters.used_up(self.launched.workspace) if self.launched.workspace >= 0 else ""
+
     def usage(self) -> Usage:
         """Return what it uses now."""
         try:
@@ -104,6 +108,7 @@ class Running:
             cpu_seconds=used.cpu_seconds,
             memory_bytes=used.memory_bytes,
             memory_peak_bytes=used.memory_peak_bytes,
+            memory_stall_seconds=used.memory_stall_seconds,
             pids=used.pids,
             source=self.group.held_by if self.group else "proc-sum",
             reason="" if used.memory_peak_bytes is not None else "no peak is kept without cgroups",
@@ -158,7 +163,7 @@ class Running:
     def _exact_cpu_seconds(self) -> float | None:
         """CPU time to the nanosecond, or ``None`` where only clock ticks are counted."""
         try:
-            return self.group.usage().cpu_seconds if self.group else None
+            return self.group.cpu_seconds() if self.group else None
         except OSError:
             return None  # it has just ended
 

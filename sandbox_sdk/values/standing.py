@@ -68,6 +68,8 @@ class Usage:
         cpu_seconds: CPU time of all its processes since it started.
         memory_bytes: Memory of all its processes.
         memory_peak_bytes: The most it ever was, where the kernel keeps it.
+        memory_stall_seconds: How long some process waited for memory, where the kernel keeps it: a
+            sandbox near its limit is slow before it is killed.
         pids: Processes and threads.
         source: ``cgroup-v2``, ``cgroup-v1`` or ``proc-sum``.
         reason: Why a figure is missing.
@@ -77,6 +79,7 @@ class Usage:
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
     memory_peak_bytes: int | None = None
+    memory_stall_seconds: float | None = None
     pids: int | None = None
     source: str = ""
     reason: str = ""
