@@ -139,9 +139,8 @@ class AsyncSandbox:
         """
         if self._deleted or self._parts.closed:  # closing the client cleaned up
             return
-        await self._parts.backend.stop(self.id)
+        self._info = await self._parts.backend.stop(self.id)
         self._closed = True
-        self._info = await self._parts.backend.get(self.id)
         self._link = None
 
     async def run_command(

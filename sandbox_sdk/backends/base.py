@@ -122,12 +122,15 @@ class Backend(Protocol):
         """
         ...
 
-    async def stop(self, id: str, why: Ended | None = None) -> None:
+    async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:
         """End a sandbox and wait until nothing of it is left but its workspace and results.
 
         Args:
             id: The sandbox.
             why: How it ended then, if it was not its user's wish.
+
+        Returns:
+            Its record then.
 
         Raises:
             SandboxBusy: Another live process holds it.

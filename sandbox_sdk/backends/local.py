@@ -129,33 +129,41 @@ class LocalBackend:
 
     async def _place(self, id: str, taken: Taken) -> tuple[Blank, Path]:
         """Return a sandbox that is nobody's yet, over the workspace of this one."""
-        spec = taken.info.spec
-        if taken.before.started_at is not None:
-            workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
-            return await self._engine.start(spec, workspace), workspace
-        blank = await self._engine.take(spec)
+        spec, files = taken.info.spec, taken.files
+        first = taken.before.started_at is None
+        if first and (blank := await self._engine.take(spec)) is not None:
+            try:
+                return blank, await anyio.to_thread.run_sync(self._give, id, blank, files)
+            except BaseException:
+                await blank.discard()
+                raise
 
-        def take_over() -> Path:
-            reaper.remove_tree(self._folders.sandbox(id))  # of an attempt that failed
-            workspace = self._folders.take_over(blank.workspace.parent, id)
-            owner = None if blank.in_memory else blank.launched.uid or None
-            _fill(workspace, taken.files, owner)
+        def make() -> Path:
+            workspace = self._folders.make_workspace(id)
+            _fill(workspace, files, None)
             return workspace
 
-        try:
-            return blank, await anyio.to_thread.run_sync(take_over)
-        except BaseException:
-            await blank.discard()
-            raise
+        workspace = await anyio.to_thread.run_sync(make)
+        return await self._engine.start(spec, workspace), workspace
 
-    async def stop(self, id: str, why: Ended | None = None) -> None:
+    def _give(self, id: str, blank: Blank, files: Mapping[str, bytes]) -> Path:
+        """Make the workspace of a sandbox that was nobody's this one's."""
+        reaper.remove_tree(self._folders.sandbox(id))  # of an attempt that failed
+        workspace = self._folders.take_over(blank.workspace.parent, id)
+        _fill(workspace, files, None if blank.in_memory else blank.launched.uid or None)
+        return workspace
+
+    async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         async with self._lock(id):
             if held := self._held.get(id):
                 await held.running.end(why or Ended(kind=EndKind.OK, detail="cleaned up"))
-            else:
-                # Held by nobody, or by a live process, which the lease tells.
-                await self._store.release_lease(await self._store.acquire_lease(id))
+                return attrs.evolve(
+                    held.info, state=SandboxState.STOPPED, ended=self._ended[id], owner_pid=None
+                )
+            # Held by nobody, or by a live process, which the lease tells.
+            await self._store.release_lease(await self._store.acquire_lease(id))
+            return await self._store.get_sandbox(id)
 
     async def delete(self, id: str) -> None:
         """Stop a sandbox and remove its record, workspace and results."""

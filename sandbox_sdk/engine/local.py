@@ -75,25 +75,22 @@ class Engine:
         self._uid_range = uid_range
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
-        self._pool = Pool(self.make, self._end_ready, supervisor, most=pool_size)
+        self._pool = Pool(self._make, self._end_ready, supervisor, most=pool_size)
         self._host: _Host | None = None
         self._looking = anyio.Lock()  # guards _host
 
-    async def take(self, spec: SandboxSpec) -> Blank:
-        """Return a sandbox of this spec that is nobody's, ready or made now.
+    async def take(self, spec: SandboxSpec) -> Blank | None:
+        """Return a sandbox of this spec that stands ready, or ``None``.
 
         Raises:
-            IsolationError: A wall cannot be had on this host, or was not proven from inside.
-            LaunchError: It did not start or report in time.
             TemplateError: Its template cannot be had.
         """
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
-        ready = await self._pool.take(Shape.of(spec, template.key), spec)
-        return ready or await self.make(spec)
+        return await self._pool.take(Shape.of(spec, template.key), spec)
 
-    async def make(self, spec: SandboxSpec) -> Blank:
-        """Start a sandbox of this spec that is nobody's; raises as ``take`` does."""
+    async def _make(self, spec: SandboxSpec) -> Blank:
+        """Start a sandbox of this spec that is nobody's; raises as ``start`` does."""
         name = f"{self._places.prefix}-{next(self._numbers)}"
         workspace = self._places.ready / name / "workspace"
         await anyio.to_thread.run_sync(lambda: workspace.mkdir(mode=0o700, parents=True))
@@ -105,7 +102,13 @@ class Engine:
             raise
 
     async def start(self, spec: SandboxSpec, workspace: Path, *, name: str | None = None) -> Blank:
-        """Start a sandbox of this spec over a workspace; raises as ``take`` does."""
+        """Start a sandbox of this spec over a workspace.
+
+        Raises:
+            IsolationError: A wall cannot be had on this host, or was not proven from inside.
+            LaunchError: It did not start or report in time.
+            TemplateError: Its template cannot be had.
+        """
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
         rules = policy(spec.security_level)
