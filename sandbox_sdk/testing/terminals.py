@@ -99,7 +99,7 @@ async def keys_make_signals(client: AsyncSandboxClient) -> None:
 
 async def resized_terminal_tells_its_programs(client: AsyncSandboxClient) -> None:
     """A new size comes with a signal; a pipe has none."""
-    script = "trap 'stty size' WINCH; echo ready; while :; do read -t 1000; done"
+    script = "trap 'stty size' WINCH; echo ready; while :; do read -t 0.1; done"
     async with await client.create_sandbox("contract") as sandbox:
         async with sandbox.start_command(script, tty=True) as process:
             screen = _Screen(process)
