@@ -122,7 +122,7 @@ class Child:
         self.info, info_end = os.pipe()
         self._stderr, stderr_end = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
-        blobs = [_memory_file(text) for text in self._plan["blobs"]]
+        blobs = [memory_file(text) for text in self._plan["blobs"]]
         launcher = os.getpid()
         try:
             pid = os.fork()
@@ -250,7 +250,7 @@ def settle(descriptors: list[int], *, inheritable: bool) -> None:
     kernel.close_range(len(descriptors), _HIGHEST)
 
 
-def _memory_file(text: str) -> int:
+def memory_file(text: str) -> int:
     """Return a descriptor from which the bytes of ``text`` (latin-1) can be read."""
     descriptor = os.memfd_create("sandbox", os.MFD_CLOEXEC)
     os.write(descriptor, text.encode("latin-1"))

@@ -19,11 +19,12 @@ from typing import Any, NoReturn
 from sandbox_sdk.agent import containment, contexts, init, proof
 from sandbox_sdk.agent.cloned_child import Born, ClonedChild, try_out
 from sandbox_sdk.agent.launcher import IGNORED, Launcher, live_apart
-from sandbox_sdk.agent.sandbox_child import Child
+from sandbox_sdk.agent.sandbox_child import Child, memory_file
 from sandbox_sdk.agent.tree import Views, enter
 from sandbox_sdk.isolation.walls import kernel, landlock, mounts, namespaces
 
 _SPARE_NETWORKS = 8
+_INSIDE = ("preload", "site", "trusted", "seccomp", "landlock", "trial_uid")
 
 # Numeric libraries start a thread per core as they are imported, and a fork takes one along.
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -42,7 +43,9 @@ def build(control: str, template: str) -> None:
         views = _enter(plan)
     except OSError as error:
         _refuse(int(control), "walls", error)
-    kept = [int(control), int(template), *views]
+    # Clones inherit what this process ever read: not the names of host folders.
+    inside = memory_file(json.dumps({name: plan[name] for name in _INSIDE}))
+    kept = [int(control), inside, *views]
     for descriptor in kept:
         os.set_inheritable(descriptor, True)
     argv = [plan["python"], "-I", "-S", plan["agent"], "zygote", *map(str, kept)]

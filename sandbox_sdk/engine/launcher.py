@@ -86,7 +86,12 @@ class Launched:
 
 
 class Launcher:
-    """Starts and holds the launcher process; ``alive`` until it ends."""
+    """Starts and holds the launcher process.
+
+    Attributes:
+        alive: Whether it runs.
+        launches: How many sandboxes it was asked for.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process = process
@@ -96,6 +101,19 @@ class Launcher:
         self._refusal: SandboxError | None = None
         self._sending = anyio.Lock()  # one task at a time may wait for room in the socket
         self.alive = True
+        self.launches = 0
+        self._launching = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds no sandbox, and is about to get none."""
+        return not self._launched and not self._launching
+
+    def expect(self) -> Launcher:
+        """Note that one more sandbox will be asked for."""
+        self.launches += 1
+        self._launching += 1
+        return self
 
     @classmethod
     async def start(cls, agent: Path, boot: Boot, supervisor: Supervisor) -> Launcher:
@@ -161,6 +179,7 @@ class Launcher:
         """
         launched = Launched(str(request["id"]))
         self._launched[launched.name] = launched
+        self._launching -= 1
         rights = array.array("i", [channel.fileno() for channel in channels])
         await self._send(
             {"do": "launch", **request}, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]

@@ -22,6 +22,10 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
 """How each runtime is made, the preferred first."""
 
 
+_MOST_LAUNCHES = 10_000
+"""After so many a launcher is replaced, so that nothing it might gather grows without bound."""
+
+
 class Launchers:
     """Starts launchers on first use and again after their end."""
 
@@ -31,6 +35,7 @@ class Launchers:
         self._runtimes: dict[str, Runtime] = {}
         self._refusals: dict[object, tuple[Wall, ...]] = {}
         self._launchers: dict[object, Launcher] = {}
+        self._retired: list[Launcher] = []
         self._locks: dict[object, anyio.Lock] = {}  # each guards one entry of _launchers
 
     async def find(
@@ -79,8 +84,14 @@ class Launchers:
     async def aclose(self) -> None:
         """End every launcher, and with it its sandboxes. Idempotent."""
         async with anyio.create_task_group() as group:
-            for launcher in self._launchers.values():
+            for launcher in (*self._launchers.values(), *self._retired):
                 group.start_soon(launcher.aclose)
+
+    async def _end_retired(self) -> None:
+        """End the launchers that were replaced and hold no sandbox any more."""
+        for launcher in [each for each in self._retired if each.idle or not each.alive]:
+            self._retired.remove(launcher)
+            await launcher.aclose()
 
     async def _runtime(self, name: str) -> tuple[Runtime, tuple[Wall, ...]]:
         """Return a runtime and what it lacks here."""
@@ -95,13 +106,14 @@ class Launchers:
         key = (runtime.name, key if runtime.clones else None)
         async with self._locks.setdefault(key, anyio.Lock()):
             launcher = self._launchers.get(key)
-            if launcher is not None and launcher.alive:
-                return launcher
+            if launcher is not None and launcher.alive and launcher.launches < _MOST_LAUNCHES:
+                return launcher.expect()
             if launcher is not None:
-                await launcher.aclose()
+                self._retired.append(launcher)
+            await self._end_retired()
             started = await Launcher.start(self._agent, runtime.boot(shared), self._supervisor)
             self._launchers[key] = started
-            return started
+            return started.expect()
 
 
 def refusal(what: str, walls: Sequence[Wall]) -> IsolationError:

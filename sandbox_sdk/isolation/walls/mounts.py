@@ -12,6 +12,7 @@ from sandbox_sdk.isolation.walls.syscalls import NUMBERS
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 0x20, 0x1000, 0x4000, 0x80000
 MNT_DETACH = 2
+_MS_PRIVATE = 1 << 18
 
 # One number each on every architecture since the unified table.
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
@@ -105,7 +106,8 @@ def detach(target: str) -> None:
 def detached(path: str, *, writable: bool = False, device_files: bool = False) -> int:
     """Return a descriptor of a new mount that shows ``path`` and stands nowhere yet.
 
-    All mounts below it are shown too. Setuid programs do not work in it.
+    All mounts below it are shown too, but none that the host makes later. Setuid programs do not
+    work in it.
     Source: open_tree(2), Linux 5.2; mount_setattr(2), Linux 5.12.
 
     Args:
@@ -119,7 +121,7 @@ def detached(path: str, *, writable: bool = False, device_files: bool = False) -
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
     mount = kernel.syscall(f"open_tree {path}", _OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
     wanted = _ATTR_NOSUID | (0 if device_files else _ATTR_NODEV) | (0 if writable else _ATTR_RDONLY)
-    attributes = struct.pack("=4Q", wanted, 0, 0, 0)
+    attributes = struct.pack("=4Q", wanted, 0, _MS_PRIVATE, 0)
     how = _AT_EMPTY_PATH | _AT_RECURSIVE
     try:
         kernel.syscall(
