@@ -115,7 +115,7 @@ class Pool:
     async def _refill(self) -> None:
         while not self._closed:
             self._wanted = anyio.Event()
-            for shelf in self._shelves.values():
+            for shelf in list(self._shelves.values()):  # a shape may come meanwhile
                 await self._level(shelf)
             with anyio.move_on_after(QUIET_SECONDS):
                 await self._wanted.wait()

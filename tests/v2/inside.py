@@ -171,7 +171,7 @@ async def sandbox_has_true_limits(state: Path) -> None:
         )
         async with sandbox:
             await verdicts_are_right(sandbox)
-        assert hierarchy().leftovers() == []
+    assert hierarchy().leftovers() == []
 
 
 async def verdicts_are_right(sandbox: AsyncSandbox) -> None:
