@@ -56,6 +56,7 @@ class Launcher:
     def __init__(self, control: socket.socket, stage_folder: str) -> None:
         self._control = control
         self._stage = Stage(stage_folder) if stage_folder else None
+        self._received = bytearray(_LARGEST)  # once, for it is large
         self._children: dict[str, Child] = {}
         self._leaving: dict[str, tuple[Child, int]] = {}
         self._selector = selectors.DefaultSelector()
@@ -107,18 +108,18 @@ class Launcher:
     def _request(self) -> None:
         descriptors = array.array("i")
         try:
-            data, ancillary, _, _ = self._control.recvmsg(
-                _LARGEST, socket.CMSG_SPACE(4 * _MOST_CHANNELS)
+            size, ancillary, _, _ = self._control.recvmsg_into(
+                [self._received], socket.CMSG_SPACE(4 * _MOST_CHANNELS)
             )
         except ConnectionError:
-            data, ancillary = b"", []
+            size, ancillary = 0, []
         for _, _, payload in ancillary:
             descriptors.frombytes(payload)
-        if not data:
+        if not size:
             self._selector.unregister(self._control)
             self._serving = False
             return
-        said = json.loads(data)
+        said = json.loads(self._received[:size])
         if said["do"] == "launch":
             self._launch(said, list(descriptors))
         elif child := self._children.get(said["id"]):

@@ -189,7 +189,7 @@ class Launcher:
     async def kill(self, launched: Launched) -> None:
         """Kill a sandbox, also one that has no PID 1 yet."""
         launched.kill()
-        if not launched.ended.is_set():
+        if launched.pidfd < 0 and not launched.ended.is_set():
             try:
                 await self._send({"do": "kill", "id": launched.name}, [])
             except LaunchError:
