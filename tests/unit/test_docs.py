@@ -12,13 +12,14 @@ import pytest
 import sandbox_sdk
 from sandbox_sdk import errors
 from sandbox_sdk.config_keys import KEYS
+from sandbox_sdk.engine import limits
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
 from sandbox_sdk.parse import parse_size
 from sandbox_sdk.policies import BUILT, LEVELS, WAIVABLE, Policy
 from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
-from sandbox_sdk.values import Resources, SecurityLevel
+from sandbox_sdk.values import EndKind, Resources, SandboxSpec, SecurityLevel
 from sandbox_sdk_sync import Files, Sandbox, SandboxClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,15 @@ def test_the_walls_of_a_level_are_those_documented(rules: Policy) -> None:
         for wall in re.findall(r"\w+", first)
     }
     assert documented == set(rules.walls)
+
+
+def test_every_limit_is_documented_with_how_it_ends() -> None:
+    held = limits.held(SandboxSpec(name="x"), None, "", in_memory=True)
+    table = rows("limits", "## What holds a limit")
+    assert {limit.name for limit in held} == table.keys() - {"limit", "---"}
+    ends = {kind for cells in table.values() for kind in CODE.findall(cells[2])}
+    kinds = {EndKind.OOM, EndKind.PIDS, EndKind.DISK, EndKind.OUTPUT_LIMIT, EndKind.TIMEOUT}
+    assert {kind.value for kind in kinds} <= ends
 
 
 def test_every_waiver_is_documented_with_its_levels() -> None:
