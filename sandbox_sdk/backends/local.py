@@ -253,6 +253,8 @@ class LocalBackend:
         await anyio.to_thread.run_sync(payload.sweep, self._folders.agent)
         await anyio.to_thread.run_sync(self._templates.store.sweep)
         hierarchy, _ = await anyio.to_thread.run_sync(cgroups.find)
+        if hierarchy is not None:
+            await anyio.to_thread.run_sync(hierarchy.sweep)
         await anyio.to_thread.run_sync(
             reaper.remove_ownerless, f"{self._ours}-", hierarchy, self._folders
         )

@@ -53,6 +53,8 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def rmdir(path: str) -> None:
         if str(path).startswith(str(tmp_path)):
+            if Path(path, "cgroup.procs").read_text():
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
             for file in Path(path).iterdir():
                 file.unlink()
         remove(path)
@@ -305,6 +307,17 @@ def test_removing_a_group_in_use(
     else:
         with pytest.raises(PermissionError):
             group.remove()
+
+
+def test_groups_that_an_unknown_owner_left_are_swept(hierarchy: Hierarchy) -> None:
+    """One that is empty for long has no owner; a new one may wait for its first process."""
+    names = ("left", "in_use", "new")
+    groups = {name: Path(hierarchy.create(name, LIMITS).folders["memory"]) for name in names}
+    (groups["in_use"] / "cgroup.procs").write_text("7\n")
+    for name in ("left", "in_use"):
+        os.utime(groups[name], (0, 0))
+    hierarchy.sweep()
+    assert hierarchy.leftovers() == ["in_use", "new"]
 
 
 @pytest.fixture

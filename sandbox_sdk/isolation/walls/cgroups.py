@@ -8,6 +8,7 @@ found and removed.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _BESIDE = f"{PARENT}-host"
 _CPU_PERIOD = 100_000  # microseconds; what a new group has
 _LEAST_QUOTA = 1000
 _MOST_ROUNDS = 20
+_EMPTY_SECONDS = 60.0
 
 
 class GroupLimits(NamedTuple):
@@ -97,6 +99,20 @@ class Hierarchy(NamedTuple):
             with os.scandir(folder) as entries:
                 names.update(entry.name for entry in entries if entry.is_dir())
         return sorted(names)
+
+    def sweep(self) -> None:
+        """Remove groups that nothing runs in any more, of owners that left no other trace.
+
+        Raises:
+            OSError: Not permitted.
+        """
+        newest = time.time() - _EMPTY_SECONDS  # before that one may wait for its first process
+        for name in self.leftovers():
+            group = self.group(name)
+            standing = filter(os.path.exists, group.folders.values())
+            with suppress(FileNotFoundError):  # its owner may remove it at this moment
+                if all(os.stat(folder).st_mtime < newest for folder in standing):
+                    group.remove()
 
     def group(self, name: str) -> Group:
         """Return the group ``name``, whether or not it stands."""
