@@ -1,0 +1,1 @@
+"""What every benchmark shares: alternating rounds, noise, references, one table."""

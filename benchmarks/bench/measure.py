@@ -1,0 +1,218 @@
+"""Alternating rounds, their raw rows and distributions, and the frame that every script runs in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+
+from bench import table
+from bench.noise import QUIET, Noise, machine
+from bench.table import Promise
+
+PERCENTILES = (10, 50, 90, 95, 99)
+
+
+class Failed(Exception):
+    """What was measured did not do what it should; the row counts as failed."""
+
+
+class Refused(Exception):
+    """This machine does not offer what is measured; it is left out, with the reason."""
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """One thing that is measured once in each round.
+
+    Attributes:
+        label: Its series.
+        measure: Does it and returns the figure: seconds, or a rate. Raises ``Failed`` or
+            ``Refused``.
+        every: It has its turn in every so many rounds only, for slow references.
+    """
+
+    label: str
+    measure: Callable[[], Awaitable[float]]
+    every: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Raw:
+    """One measurement as it was.
+
+    Attributes:
+        label: Its series.
+        round: The round; 0 is the one that warms up, which enters no distribution.
+        figure: Seconds, bytes or a rate; ``None`` if it failed.
+        error: Why it failed.
+    """
+
+    label: str
+    round: int
+    figure: float | None
+    error: str = ""
+
+
+class Run:
+    """Collects what one script measures.
+
+    Attributes:
+        count: How many rounds, or sandboxes, were asked for.
+        state: The state folder for clients.
+        raw: All rows, in the order in which they were measured.
+        absent: What could not be measured -> why.
+        notes: What one must know to read the figures.
+    """
+
+    def __init__(self, count: int, state: Path) -> None:
+        self.count = count
+        self.state = state
+        self.raw: list[Raw] = []
+        self.absent: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    async def alternate(self, cases: Sequence[Case], *, rounds: int) -> None:
+        """Measure all cases once in every round, and once before to warm up.
+
+        Each round begins with the next case, so that none always follows the same other. A case
+        that is refused is left out of all that follows.
+        """
+        cases = list(cases)
+        for number in range(rounds + 1):
+            turn = number % max(len(cases), 1)
+            for case in [*cases[turn:], *cases[:turn]]:
+                if number > 1 and (number - 1) % case.every:
+                    continue
+                try:
+                    await self.measured(case, number)
+                except Refused as error:
+                    self.absent[case.label] = str(error)
+                    cases.remove(case)
+
+    async def measured(self, case: Case, number: int = 1) -> float | None:
+        """Measure one case once and return the figure, or ``None`` if it failed.
+
+        Raises:
+            Refused: This machine does not offer it.
+        """
+        figure, error = None, ""
+        try:
+            figure = await case.measure()
+        except Failed as failure:
+            error = str(failure)
+        self.raw.append(Raw(label=case.label, round=number, figure=figure, error=error))
+        return figure
+
+    def add(self, label: str, figure: float) -> None:
+        """Add a figure that was measured within another."""
+        self.raw.append(Raw(label=label, round=1, figure=figure))
+
+    def figure(self, label: str, statistic: str = "p50") -> float | None:
+        """Return one number of a series' distribution; ``None`` if nothing was measured."""
+        return self.distributions().get(label, {}).get(statistic)
+
+    def note(self, label: str) -> str:
+        """Return what a promise must say of its series: that it was refused, or failed."""
+        if label in self.absent:
+            return f"refused: {self.absent[label]}"
+        failed = self.figure(label, "failed")
+        return f"{failed:.0f} failed" if failed else ""
+
+    def distributions(self) -> dict[str, dict[str, float]]:
+        """Return count, failures, percentiles and extremes of every series."""
+        series: dict[str, list[Raw]] = defaultdict(list)
+        for row in self.raw:
+            if row.round:
+                series[row.label].append(row)
+        return {label: distribution([row.figure for row in rows]) for label, rows in series.items()}
+
+
+def distribution(figures: Sequence[float | None]) -> dict[str, float]:
+    """Return count, failures (``None``), success rate, percentiles and extremes."""
+    good = sorted(figure for figure in figures if figure is not None)
+    numbers: dict[str, float] = {
+        "count": len(figures),
+        "failed": len(figures) - len(good),
+        "success_rate": len(good) / len(figures) if figures else 0.0,
+    }
+    if good:
+        # The nearest rank: a figure that was measured, and never one between two.
+        ranks = {f"p{each}": -(-each * len(good) // 100) - 1 for each in PERCENTILES}
+        numbers |= {name: good[max(rank, 0)] for name, rank in ranks.items()}
+        numbers |= {"min": good[0], "max": good[-1]}
+    return numbers
+
+
+def main(
+    name: str, about: str | None, count: int, body: Callable[[Run], Awaitable[list[Promise]]]
+) -> int:
+    """Run a script: read its arguments, measure, print the table, write the JSON.
+
+    Args:
+        name: The script's name.
+        about: Its docstring.
+        count: How many rounds, or sandboxes, by default.
+        body: Measures, and returns the promises.
+
+    Returns:
+        0, or 1 if ``--check`` was given and a promise is not kept.
+    """
+    about = about or name
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=count, help=f"by default {count}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where raw rows are written")
+    parser.add_argument("--state-dir", type=Path, help="kept, with its templates, for the next run")
+    parser.add_argument("--check", action="store_true", help="end with 1 if a promise is not kept")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sandbox-sdk-bench-") as folder:
+        state: Path = arguments.state_dir or Path(folder)
+        state.mkdir(parents=True, exist_ok=True)
+        run = Run(arguments.count, state)
+        surroundings = machine(state)
+        noise = Noise()
+        promises = anyio.run(body, run)
+        found = noise.told()
+    print(f"{name}: {about.splitlines()[0]}\n")
+    print(table.plain(promises), end="\n\n")
+    print(table.distributions(run.distributions()), end="\n\n")
+    print("\n".join([*run.notes, *(f"{each}: {why}" for each, why in run.absent.items())]))
+    print(described(found))
+    if arguments.json is not None:
+        told = {"benchmark": name, "machine": {**surroundings, **found}, **_told(run, promises)}
+        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+    return int(arguments.check and any(promise.met == "no" for promise in promises))
+
+
+def described(found: dict[str, Any]) -> str:
+    """Return one line on how quiet the machine was."""
+    foreign = found["foreign_cpu_share"]
+    verdict = "" if foreign <= QUIET else "; NOISY: do not quote these figures"
+    return (
+        f"load {found['load_before']:.1f} -> {found['load_after']:.1f}, CPU of other programs "
+        f"{foreign:.0%}, own {found['own_cpu_share']:.0%}, {found['seconds']:.0f} s, "
+        f"Python {platform.python_version()}{verdict}"
+    )
+
+
+def _told(run: Run, promises: Sequence[Promise]) -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "count": run.count,
+        "promises": [promise.told() for promise in promises],
+        "distributions": run.distributions(),
+        "absent": run.absent,
+        "notes": run.notes,
+        "raw": [attrs.asdict(row) for row in run.raw],
+    }
