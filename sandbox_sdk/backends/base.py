@@ -54,7 +54,8 @@ class Ahead(Protocol):
         Args:
             number: The exchange.
             take: Gets bytes of a stream, and returns how many are done with.
-            end: Is told the end of a stream.
+            end: Is told the end of an output stream; the result's is that of the context itself,
+                of which PID 1 tells.
         """
         ...
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import anyio
+import asyncio
+
 import attrs
 
 from sandbox_sdk.agent import frames
+
+
+def _now() -> float:
+    # anyio asks which library runs, which a callback of the loop, as no task, may not know.
+    return asyncio.get_running_loop().time()
 
 
 @attrs.define(eq=False)
@@ -14,20 +20,20 @@ class Activity:
 
     Attributes:
         calls: Exchanges that run something: a kept context does from its input to its result.
-        last: When the last frame passed, on ``anyio.current_time``'s clock.
+        last: When the last frame passed, on the event loop's clock.
     """
 
     calls: set[int] = attrs.field(factory=set)
-    last: float = attrs.field(factory=anyio.current_time)
+    last: float = attrs.field(factory=_now)
 
     def begin(self, exchange: int) -> None:
         """Note that an exchange was given something to do."""
-        self.last = anyio.current_time()
+        self.last = _now()
         self.calls.add(exchange)
 
     def end(self, exchange: int) -> None:
         """Note that an exchange has done what it was given."""
-        self.last = anyio.current_time()
+        self.last = _now()
         self.calls.discard(exchange)
 
     def sent(self, frame: frames.Frame) -> None:
@@ -35,7 +41,7 @@ class Activity:
         if frame.kind in (frames.OPEN, frames.DATA):
             self.begin(frame.exchange)
         else:
-            self.last = anyio.current_time()
+            self.last = _now()
 
     def received(self, frame: frames.Frame) -> None:
         """Take a frame from the agent into account."""
@@ -44,4 +50,4 @@ class Activity:
         ):
             self.end(frame.exchange)
         else:
-            self.last = anyio.current_time()
+            self.last = _now()

@@ -66,7 +66,8 @@ class Direct:
         Args:
             number: The exchange.
             take: Gets bytes of a stream, and returns how many are done with.
-            end: Is told the end of a stream.
+            end: Is told the end of an output stream; the result's is that of the context itself,
+                of which PID 1 tells.
         """
         self._number, self._take, self._end = number, take, end
         self._listen()
@@ -132,7 +133,8 @@ class Direct:
             data = b""
         if not data:
             self._shut(stream)
-            self._end(stream)
+            if stream != frames.RESULT:
+                self._end(stream)
         self._credit[stream] -= len(data)
         return data
 

@@ -43,6 +43,21 @@ async def exit_code_of_code_is_kept(client: AsyncSandboxClient) -> None:
     assert after.text == "1"
 
 
+async def answer_outlives_a_slow_exit(client: AsyncSandboxClient) -> None:
+    """Code that answered is left to end by itself, however long its process takes to."""
+    slow = """
+import sys, time
+def last(frame, event, _):
+    if (event, frame.f_code.co_name) == ("return", "serve"): time.sleep(0.2)
+sys.setprofile(last)
+6 * 7
+"""
+    async with await client.create_sandbox("contract") as sandbox:
+        done = await sandbox.run_code(slow)
+    assert (done.ended.kind, done.text) == (EndKind.OK, "42")
+    assert done.duration > 0.2
+
+
 async def fresh_context_forgets(client: AsyncSandboxClient) -> None:
     """Without a context nothing of an earlier run is left."""
     async with await client.create_sandbox("contract") as sandbox:
@@ -166,6 +181,7 @@ CHECKS = (
     last_expression_is_the_result,
     exception_is_described,
     exit_code_of_code_is_kept,
+    answer_outlives_a_slow_exit,
     fresh_context_forgets,
     kept_context_remembers,
     endless_code_is_ended,
