@@ -40,10 +40,10 @@ class Direct:
         self._number = 0
         self._take: Callable[[int, bytes], int] = lambda stream, data: 0
         self._end: Callable[[int], None] = lambda stream: None
-        self._credit = dict.fromkeys((*_OUTPUTS, frames.RESULT), frames.WINDOW)
+        self._credit: dict[int, int] = dict.fromkeys((*_OUTPUTS, frames.RESULT), frames.WINDOW)
         self._listened: set[int] = set()
         self._held = b""
-        self._open = {frames.RESULT: sock.fileno()}
+        self._open: dict[int, int] = {frames.RESULT: sock.fileno()}
         # A piece's bytes must not mix with another's.
         self._sending = anyio.Lock(fast_acquire=True)
         sock.setblocking(False)
