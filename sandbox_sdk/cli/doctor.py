@@ -27,7 +27,7 @@ def doctor() -> None:
 async def _doctor(session: Session) -> int:
     output, uids = session.output, session.settings.uid_range
     probes = await anyio.to_thread.run_sync(probe_host, (uids.first, uids.count))
-    levels = [level for level in LEVELS if level in BUILT]
+    levels: list[SecurityLevel] = [level for level in LEVELS if level in BUILT]
     for level in levels:
         if not missing(probes, level):
             probes = (*probes, Probe(wall=await _try(session, level), needed_by=(level,)))
