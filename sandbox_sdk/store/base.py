@@ -79,7 +79,7 @@ class Store(Protocol):
         """
 
     async def get_sandbox(self, id: str) -> SandboxInfo:
-        """Return a sandbox's record; its ``spec.files`` is empty (see ``initial_files``).
+        """Return a sandbox's record; its ``spec.files`` is empty (see ``take_sandbox``).
 
         A record that says ``running`` under a dead owner is returned as ``lost``.
 
@@ -99,14 +99,6 @@ class Store(Protocol):
 
     async def put_back(self, taken: Taken) -> None:
         """Give up a sandbox that could not be started: its record is as it was before."""
-        ...
-
-    async def initial_files(self, id: str) -> Mapping[str, bytes]:
-        """Return the files to write at a sandbox's first set-up.
-
-        Raises:
-            SandboxNotFound: There is none.
-        """
         ...
 
     async def list_sandboxes(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:

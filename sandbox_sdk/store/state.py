@@ -92,10 +92,6 @@ class SQLiteStore:
         call = partial(leases.put_back, taken=taken, owner=self._owner)
         await self._writer.run(call, writes=True)
 
-    async def initial_files(self, id: str) -> Mapping[str, bytes]:
-        """Return the files of the first set-up; see ``Store.initial_files``."""
-        return await self._writer.run(partial(records.initial_files, id=id), writes=False)
-
     async def list_sandboxes(self, *, include_internal: bool = False) -> tuple[SandboxInfo, ...]:
         """Return all records, oldest first; see ``Store.list_sandboxes``."""
         # Many records have one owner: ask the kernel once for each.

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -58,8 +58,10 @@ async def other(folders: StateFolders) -> AsyncIterator[SQLiteStore]:
     await opened.aclose()
 
 
-def new_info(name: str = "x", *, internal: bool = False) -> SandboxInfo:
-    spec = SandboxSpec(name=name, internal=internal)
+def new_info(
+    name: str = "x", *, internal: bool = False, files: Mapping[str, bytes] | None = None
+) -> SandboxInfo:
+    spec = SandboxSpec(name=name, internal=internal, files=files or {})
     return SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
 
 
@@ -91,7 +93,26 @@ async def test_a_record_is_read_as_it_was_written_but_for_its_files(
     await store.insert_sandbox(info)
     expected = attrs.evolve(info, spec=attrs.evolve(spec, files={}))
     assert await other.get_sandbox(info.id) == expected
-    assert await other.initial_files(info.id) == spec.files
+
+
+async def test_taking_a_sandbox_is_one_write_that_can_be_put_back(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    """It runs and is held at once, with the files of its first set-up, or is as before."""
+    info = new_info(files={"a": b"\0\xff", "b/c": b""})
+    await store.insert_sandbox(info)
+    taken = await store.take_sandbox(info.id, started_at=3.5)
+    assert (taken.before.state, taken.info.state) == (SandboxState.CREATED, SandboxState.RUNNING)
+    assert taken.files == info.spec.files
+    assert await other.get_sandbox(info.id) == taken.info
+    with pytest.raises(SandboxBusy):
+        await other.take_sandbox(info.id, started_at=4.5)
+    await store.put_back(taken)
+    assert await other.get_sandbox(info.id) == taken.before
+    again = await other.take_sandbox(info.id, started_at=5.5)
+    assert again.files == info.spec.files, "the first set-up is yet to come"
+    await other.update_sandbox(again.lease, state=SandboxState.STOPPED, release=True)
+    assert (await store.take_sandbox(info.id, started_at=6.5)).files == {}
 
 
 async def test_no_call_blocks_the_loop(folders: StateFolders) -> None:
@@ -119,7 +140,7 @@ async def test_an_unknown_id_is_not_found_everywhere(store: SQLiteStore, id: str
     lease = Lease(sandbox_id=id, fence=1)
     for call in (
         store.get_sandbox(id),
-        store.initial_files(id),
+        store.take_sandbox(id, started_at=1.0),
         store.acquire_lease(id),
         store.update_sandbox(lease, state=SandboxState.RUNNING),
         store.delete_sandbox(lease),
