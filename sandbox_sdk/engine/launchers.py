@@ -104,13 +104,13 @@ class Launchers:
 
     async def _launcher(self, runtime: Runtime, shared: TemplatePlan, key: object) -> Launcher:
         key = (runtime.name, key if runtime.clones else None)
+        await self._end_retired()
         async with self._locks.setdefault(key, anyio.Lock()):
             launcher = self._launchers.get(key)
             if launcher is not None and launcher.alive and launcher.launches < _MOST_LAUNCHES:
                 return launcher.expect()
             if launcher is not None:
                 self._retired.append(launcher)
-            await self._end_retired()
             started = await Launcher.start(self._agent, runtime.boot(shared), self._supervisor)
             self._launchers[key] = started
             return started.expect()
