@@ -44,31 +44,14 @@ async def body(run: Run) -> list[Promise]:
                 Case(label=PLAIN, measure=blocking(references.plain(world.site)), every=3),
             ]
             await run.alternate([*ours, *beside, *peers], rounds=run.count)
-    promises = [
-        Promise(
-            what=f"{case.label}: {name}",
-            unit="ms",
-            ours=run.figure(case.label, name),
-            goal=goal,
-            reference=run.figure(BWRAP, name),
-            against=BWRAP,
-            times=times,
-            note=run.note(case.label),
-        )
-        for case in ours
-        for name, goal, times in (("p50", P50, TIMES), ("p99", P99, None))
-    ]
-    others = [
-        Promise(
-            what=f"{other}: p50",
-            unit="ms",
-            ours=run.figure(other),
-            reference=run.figure(BWRAP),
-            against=BWRAP,
-        )
-        for other in (FORK, PLAIN, *(peer.label for peer in peers))
-    ]
-    return [*promises, *others]
+    promises: list[Promise] = []
+    for case in ours:
+        promises += [
+            run.promise(case.label, goal=P50, against=BWRAP, times=TIMES),
+            run.promise(case.label, "p99", goal=P99, against=BWRAP),
+        ]
+    others = (FORK, PLAIN, *(peer.label for peer in peers))
+    return [*promises, *(run.promise(other, against=BWRAP) for other in others)]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from bench.table import Promise
 
 PERCENTILES = (10, 50, 90, 95, 99)
 
+Measure = Callable[[], Awaitable[float]]
+"""Does something once and returns seconds, bytes or a rate."""
+
 
 class Failed(Exception):
     """What was measured did not do what it should; the row counts as failed."""
@@ -36,14 +39,15 @@ class Case:
 
     Attributes:
         label: Its series.
-        measure: Does it and returns the figure: seconds, or a rate. Raises ``Failed`` or
-            ``Refused``.
+        measure: Does it; raises ``Failed`` or ``Refused``.
         every: It has its turn in every so many rounds only, for slow references.
+        repeat: How many times it is measured in its turn, for what takes microseconds.
     """
 
     label: str
-    measure: Callable[[], Awaitable[float]]
+    measure: Measure
     every: int = 1
+    repeat: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +98,8 @@ class Run:
                 if number > 1 and (number - 1) % case.every:
                     continue
                 try:
-                    await self.measured(case, number)
+                    for _ in range(case.repeat):
+                        await self.measured(case, number)
                 except Refused as error:
                     self.absent[case.label] = str(error)
                     cases.remove(case)
@@ -117,16 +122,38 @@ class Run:
         """Add a figure that was measured within another."""
         self.raw.append(Raw(label=label, round=1, figure=figure))
 
+    def fail(self, label: str, error: str) -> None:
+        """Add that something, which was measured within another, failed."""
+        self.raw.append(Raw(label=label, round=1, figure=None, error=error))
+
     def figure(self, label: str, statistic: str = "p50") -> float | None:
         """Return one number of a series' distribution; ``None`` if nothing was measured."""
         return self.distributions().get(label, {}).get(statistic)
 
-    def note(self, label: str) -> str:
-        """Return what a promise must say of its series: that it was refused, or failed."""
-        if label in self.absent:
-            return f"refused: {self.absent[label]}"
-        failed = self.figure(label, "failed")
-        return f"{failed:.0f} failed" if failed else ""
+    def promise(
+        self,
+        label: str,
+        statistic: str = "p50",
+        *,
+        unit: str = "ms",
+        goal: float | None = None,
+        against: str = "",
+        times: float | None = None,
+        more: bool = False,
+    ) -> Promise:
+        """Return what was promised of one number of a series, beside the same of a reference."""
+        return Promise(
+            what=f"{label}: {statistic}",
+            unit=unit,
+            ours=self.figure(label, statistic),
+            goal=goal,
+            reference=self.figure(against, statistic),
+            against=against,
+            times=times,
+            more=more,
+            failed=int(self.figure(label, "failed") or 0),
+            note=f"refused: {self.absent[label]}" if label in self.absent else "",
+        )
 
     def distributions(self) -> dict[str, dict[str, float]]:
         """Return count, failures, percentiles and extremes of every series."""

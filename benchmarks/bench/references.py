@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Case, Failed, Run
+from bench.measure import Case, Failed, Measure, Run
 from bench.world import ANSWER, PROGRAM, first_line
 from sandbox_sdk.isolation.runtimes.bubblewrap import find
 
@@ -27,7 +27,7 @@ IMAGE = "BENCHMARK_DOCKER_IMAGE"
 PEER_EVERY = 10
 """Peers are slow, and not what is promised of: they have their turn in every tenth round."""
 
-_SERVER = """
+_FORKS = """
 import os, sys, numpy
 for line in sys.stdin:
     if os.fork() == 0:
@@ -36,8 +36,14 @@ for line in sys.stdin:
     os.wait()
 """
 
+_RESIDENT = """
+import sys
+for line in sys.stdin:
+    print(eval(line), flush=True)
+"""
 
-def blocking(measure: Callable[[], float]) -> Callable[[], Awaitable[float]]:
+
+def blocking(measure: Callable[[], float]) -> Measure:
     """Return a case's measure that blocks the loop: nothing else may run meanwhile."""
 
     async def run() -> float:
@@ -64,9 +70,21 @@ def command(argv: Sequence[str], answer: str = ANSWER, **env: str) -> Callable[[
 @contextmanager
 def forks(site: Path) -> Generator[Callable[[], float]]:
     """Give what times a statement in a fork of a Python that has imported numpy: the floor."""
-    argv = [sys.executable, "-c", _SERVER]
-    env = {"PYTHONPATH": str(site)}
+    with _server(_FORKS, PROGRAM, ANSWER, PYTHONPATH=str(site)) as ask:
+        yield ask
+
+
+@contextmanager
+def resident() -> Generator[Callable[[], float]]:
+    """Give what times a line to a plain Python that evaluates it, and its answer, over pipes."""
+    with _server(_RESIDENT, "1", "1") as ask:
+        yield ask
+
+
+@contextmanager
+def _server(program: str, question: str, answer: str, **env: str) -> Generator[Callable[[], float]]:
     pipe = subprocess.PIPE
+    argv = [sys.executable, "-c", program]
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, env=env) as server:
         requests, answers = server.stdin, server.stdout
         if requests is None or answers is None:
@@ -74,12 +92,12 @@ def forks(site: Path) -> Generator[Callable[[], float]]:
 
         def run() -> float:
             began = time.perf_counter()
-            requests.write(f"{PROGRAM}\n")
+            requests.write(f"{question}\n")
             requests.flush()
             said = answers.readline().strip()
             seconds = time.perf_counter() - began
-            if said != ANSWER:
-                raise Failed(f"{said!r} instead of {ANSWER}")
+            if said != answer:
+                raise Failed(f"{said!r} instead of {answer}")
             return seconds
 
         yield run
@@ -87,12 +105,20 @@ def forks(site: Path) -> Generator[Callable[[], float]]:
 
 def bubblewrap(site: Path) -> Callable[[], float]:
     """Return what times bubblewrap, an interpreter in it, and the import of numpy."""
+    return command([*_bwrap(site), "--setenv", "PYTHONPATH", str(site), *_python()])
+
+
+def bubblewrap_true() -> Callable[[], float]:
+    """Return what times bubblewrap around the smallest program."""
+    return command([*_bwrap(Path("/usr")), "true"], answer="")
+
+
+def _bwrap(site: Path) -> list[str]:
     options = ["--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     options += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for folder in _shown(site):
         options += ["--ro-bind", folder, folder]
-    options += ["--setenv", "PYTHONPATH", str(site)]
-    return command([str(find()), *options, *_python()])
+    return [str(find()), *options]
 
 
 def plain(site: Path) -> Callable[[], float]:

@@ -25,6 +25,7 @@ class Promise:
         against: The reference's name.
         times: How many times better than the reference it is promised to be.
         more: Whether more is better.
+        failed: How many of its measurements failed: with one, no promise is kept.
         note: What one must know to read the figure.
     """
 
@@ -36,6 +37,7 @@ class Promise:
     against: str = ""
     times: float | None = None
     more: bool = False
+    failed: int = 0
     note: str = ""
 
     @property
@@ -50,6 +52,8 @@ class Promise:
         """Whether the promise is kept: ``yes``, ``no``, ``unknown``; empty if there is none."""
         if self.goal is None and self.times is None:
             return ""
+        if self.failed:
+            return "no"
         if self.ours is None or (self.times is not None and self.ratio is None):
             return "unknown"
         kept = self.goal is None or (
@@ -65,8 +69,10 @@ class Promise:
         goals = [f"{sign} {self._shown(self.goal)}"] if self.goal is not None else []
         goals += [f">= {self.times:g}x"] if self.times is not None else []
         reference = f"{self._shown(self.reference)} {self.against}" if self.reference else ""
+        notes = [f"{self.failed} failed"] if self.failed else []
+        notes += [self.note] if self.note else []
         return (
-            f"{self.what} ({self.note})" if self.note else self.what,
+            f"{self.what} ({'; '.join(notes)})" if notes else self.what,
             "-" if self.ours is None else self._shown(self.ours),
             reference,
             "" if self.ratio is None else f"{self.ratio:.3g}x",
