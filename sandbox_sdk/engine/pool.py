@@ -132,7 +132,7 @@ class Pool:
                 blank = await self._make(shelf.spec)
             except SandboxError as error:
                 # Whoever asks next gets the error itself; nothing is tried again before that.
-                log.warning("pool.start_failed", extra={"reason": str(error)})
+                log.info("pool.start_failed", extra={"reason": str(error)})
                 shelf.spare = 0.0
                 return
             if self._closed:

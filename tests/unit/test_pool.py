@@ -118,6 +118,7 @@ async def test_a_ready_one_that_ended_is_given_back_and_not_handed_out(
 async def test_a_start_that_fails_is_not_tried_again_until_the_next_request(
     pool: Pool, maker: _Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="sandbox_sdk.pool")
     maker.failing = True
     await pool.take(shape(SMALL), SMALL)
     assert await soon(lambda: "pool.start_failed" in caplog.messages)
