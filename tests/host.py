@@ -10,6 +10,11 @@ from pathlib import Path
 
 import anyio
 
+from sandbox_sdk.isolation.walls import cgroups
+
+GROUPS = cgroups.find()[0] is not None
+"""Whether this user may make control groups, without which `high` is refused, as is tested."""
+
 ROOT = os.geteuid() == 0
 """Whether the tests run as root: then sandboxes are dropped to a uid of their own."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from host import below, command_line, inits, soon
+from host import GROUPS, below, command_line, inits, soon
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.engine import launchers
@@ -17,7 +17,7 @@ from sandbox_sdk.sandbox import AsyncSandbox
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
-@pytest.fixture(params=["medium", "high"])
+@pytest.fixture(params=["medium", "high"] if GROUPS else ["medium"])
 async def client(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[AsyncSandboxClient]:
