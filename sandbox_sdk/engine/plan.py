@@ -118,7 +118,7 @@ def settings(spec: SandboxSpec, shared: TemplatePlan, *, memory_counted: bool) -
         "nofile": resources.open_files,
     }
     if not memory_counted:
-        guests["nproc"] = resources.pids + _AND_BWRAP
+        guests["nproc"] = resources.pids + _OWN_PROCESSES
         guests["data"] = resources.memory_bytes
     return {
         "rlimits": guests,
