@@ -1,45 +1,39 @@
 """``import sandbox_sdk`` costs at most 0.06 s over bare Python.
 
-Interleaved runs on a warm cache; medians of one run. The second figure is what the first use of
-a class costs, import included: it has no goal, and is shown so that the first hides nothing.
+Fresh interpreters in turn, on a warm cache. What the first use of a class costs, import included,
+has no goal, and is shown so that the first figure hides nothing.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
 import sys
-import time
+
+from bench.measure import Case, Run, main
+from bench.references import blocking, command
+from bench.table import Promise
 
 GOAL = 0.06
-RUNS = 15
-BARE = "pass"
-IMPORT = "import sandbox_sdk"
-FIRST_USE = "from sandbox_sdk import AsyncSandboxClient"
+COUNT = 15
+BARE, IMPORT, FIRST_USE = "python -c pass", "import sandbox_sdk", "the same, and first use"
+PROGRAMS = {
+    BARE: "pass",
+    IMPORT: "import sandbox_sdk",
+    FIRST_USE: "from sandbox_sdk import AsyncSandboxClient",
+}
 
 
-def seconds(program: str) -> float:
-    """Return how long a fresh interpreter takes to run ``program``."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True)
-    return time.perf_counter() - started
-
-
-def main() -> int:
-    """Print the medians; return 1 if the goal is missed."""
-    programs = (BARE, IMPORT, FIRST_USE)
-    for program in programs:  # bytecode and file cache
-        seconds(program)
-    rounds = [[seconds(program) for program in programs] for _ in range(RUNS)]
-    bare, ours, first = (statistics.median(column) for column in zip(*rounds, strict=True))
-    print(f"{'':30} {'seconds':>8} {'over bare':>10}")
-    print(f"{'python -c pass':30} {bare:8.3f}")
-    print(f"{'import sandbox_sdk':30} {ours:8.3f} {ours - bare:+10.3f}   goal {GOAL:+.3f}")
-    print(f"{'the same, and first use':30} {first:8.3f} {first - bare:+10.3f}   no goal")
-    met = ours - bare <= GOAL
-    print("met" if met else "missed")
-    return 0 if met else 1
+async def body(run: Run) -> list[Promise]:
+    """Measure all programs in turn."""
+    cases = [
+        Case(label=label, measure=blocking(command([sys.executable, "-c", program], answer="")))
+        for label, program in PROGRAMS.items()
+    ]
+    await run.alternate(cases, rounds=run.count)
+    return [
+        run.over(IMPORT, BARE, unit="ms", goal=GOAL),
+        run.over(FIRST_USE, BARE, unit="ms"),
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("import_time", __doc__, COUNT, body))

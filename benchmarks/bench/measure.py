@@ -56,7 +56,7 @@ class Raw:
 
     Attributes:
         label: Its series.
-        round: The round; 0 is the one that warms up, which enters no distribution.
+        round: The round; 0 is the one that warms up.
         figure: Seconds, bytes or a rate; ``None`` if it failed.
         error: Why it failed.
     """
@@ -76,6 +76,7 @@ class Run:
         raw: All rows, in the order in which they were measured.
         absent: What could not be measured -> why.
         notes: What one must know to read the figures.
+        round: The round that is being measured; 0 warms up and enters no distribution.
     """
 
     def __init__(self, count: int, state: Path) -> None:
@@ -84,6 +85,7 @@ class Run:
         self.raw: list[Raw] = []
         self.absent: dict[str, str] = {}
         self.notes: list[str] = []
+        self.round = 1
 
     async def alternate(self, cases: Sequence[Case], *, rounds: int) -> None:
         """Measure all cases once in every round, and once before to warm up.
@@ -93,38 +95,36 @@ class Run:
         """
         cases = list(cases)
         for number in range(rounds + 1):
+            self.round = number
             turn = number % max(len(cases), 1)
             for case in [*cases[turn:], *cases[:turn]]:
                 if number > 1 and (number - 1) % case.every:
                     continue
                 try:
                     for _ in range(case.repeat):
-                        await self.measured(case, number)
+                        await self.measured(case)
                 except Refused as error:
                     self.absent[case.label] = str(error)
                     cases.remove(case)
 
-    async def measured(self, case: Case, number: int = 1) -> float | None:
-        """Measure one case once and return the figure, or ``None`` if it failed.
+    async def measured(self, case: Case) -> None:
+        """Measure one case once.
 
         Raises:
             Refused: This machine does not offer it.
         """
-        figure, error = None, ""
         try:
-            figure = await case.measure()
+            self.add(case.label, await case.measure())
         except Failed as failure:
-            error = str(failure)
-        self.raw.append(Raw(label=case.label, round=number, figure=figure, error=error))
-        return figure
+            self.fail(case.label, str(failure))
 
     def add(self, label: str, figure: float) -> None:
-        """Add a figure that was measured within another."""
-        self.raw.append(Raw(label=label, round=1, figure=figure))
+        """Add a figure, as of what is measured within another."""
+        self.raw.append(Raw(label=label, round=self.round, figure=figure))
 
     def fail(self, label: str, error: str) -> None:
-        """Add that something, which was measured within another, failed."""
-        self.raw.append(Raw(label=label, round=1, figure=None, error=error))
+        """Add that a measurement failed."""
+        self.raw.append(Raw(label=label, round=self.round, figure=None, error=error))
 
     def figure(self, label: str, statistic: str = "p50") -> float | None:
         """Return one number of a series' distribution; ``None`` if nothing was measured."""
@@ -143,7 +143,7 @@ class Run:
     ) -> Promise:
         """Return what was promised of one number of a series, beside the same of a reference."""
         return Promise(
-            what=f"{label}: {statistic}",
+            what=label if self.figure(label, "count") == 1 else f"{label}: {statistic}",
             unit=unit,
             ours=self.figure(label, statistic),
             goal=goal,
@@ -153,6 +153,17 @@ class Run:
             more=more,
             failed=int(self.figure(label, "failed") or 0),
             note=f"refused: {self.absent[label]}" if label in self.absent else "",
+        )
+
+    def over(self, label: str, base: str, *, unit: str, goal: float | None = None) -> Promise:
+        """Return what was promised of the median of a series, less the median of another."""
+        whole, less = self.figure(label), self.figure(base)
+        return Promise(
+            what=f"{label}, over {base}",
+            unit=unit,
+            ours=None if whole is None or less is None else whole - less,
+            goal=goal,
+            failed=int(self.figure(label, "failed") or 0),
         )
 
     def distributions(self) -> dict[str, dict[str, float]]:

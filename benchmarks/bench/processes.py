@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -49,8 +50,11 @@ class Watched:
     """Processes whose end is awaited. A zombie has ended."""
 
     def __init__(self, pids: Collection[int]) -> None:
-        """Watch processes that are all there."""
-        self._descriptors = [os.pidfd_open(pid) for pid in pids]
+        """Watch those of the processes that are still there."""
+        self._descriptors: list[int] = []
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                self._descriptors.append(os.pidfd_open(pid))
 
     def __len__(self) -> int:
         return len(self._descriptors)
