@@ -98,5 +98,5 @@ def contain(walls: Walls, limits: Limits) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a changed uid clears it
     capabilities.clear()
     if walls.landlock:
-        landlock.restrict(walls.landlock, readable=walls.readable, writable=WRITABLE)
+        landlock.restrict(walls.landlock, readable=walls.readable, writable=WRITABLE, tcp=True)
     seccomp.install(walls.seccomp)

@@ -35,22 +35,25 @@ def abi() -> int:
         return 0
 
 
-def restrict(version: int, *, readable: Iterable[str], writable: Iterable[str]) -> None:
+def restrict(
+    version: int, *, readable: Iterable[str], writable: Iterable[str], tcp: bool = False
+) -> None:
     """Let this process and all it starts reach no files but these; needs no_new_privs.
 
     Rules bind to what stands at a path now, so this comes after every mount. Where the kernel
-    knows how, abstract sockets and signals to the outside are shut too.
+    knows how, TCP, abstract sockets and signals to the outside are shut too.
 
     Args:
         version: As ``abi()`` told; at least 1.
         readable: Files and folders to read and execute.
         writable: Files and folders for everything.
+        tcp: Leaves TCP to the network namespace, of which nothing but loopback may be left.
 
     Raises:
         OSError: A path is missing, or the kernel refused.
     """
     handled = (1 << _FILE_RIGHTS[min(version, _NEWEST)]) - 1
-    network = _NET_TCP if version >= 4 else 0
+    network = _NET_TCP if version >= 4 and not tcp else 0
     scope = _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS if version >= 6 else 0
     size = 24 if scope else 16 if network else 8
     attributes = struct.pack("=3Q", handled, network, scope)[:size]
