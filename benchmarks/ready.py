@@ -84,6 +84,8 @@ async def body(run: Run) -> list[Promise]:
             await run.alternate([*ours, Case(label=FORK, measure=blocking(fork))], rounds=run.count)
     promises: list[Promise] = []
     for level in LEVELS:
+        if refused := run.absent.get(labels[level]):
+            run.absent[whole[level]] = refused
         promises += [
             run.promise(labels[level], goal=P50, against=FORK),
             run.promise(labels[level], "p99", goal=P99, against=FORK),

@@ -152,7 +152,7 @@ class Run:
             times=times,
             more=more,
             failed=int(self.figure(label, "failed") or 0),
-            note=f"refused: {self.absent[label]}" if label in self.absent else "",
+            note="refused" if label in self.absent else "",
         )
 
     def over(self, label: str, base: str, *, unit: str, goal: float | None = None) -> Promise:

@@ -19,14 +19,14 @@ class Promise:
     Attributes:
         what: What was measured.
         unit: The unit it is shown in, one of ``UNITS``.
-        ours: The figure; ``None`` where it could not be had, and ``note`` says why.
+        ours: The figure; ``None`` where it could not be had.
         goal: The bound; ``None`` where nothing was promised.
         reference: The figure of what it is compared with, from the same run.
         against: The reference's name.
         times: How many times better than the reference it is promised to be.
         more: Whether more is better.
         failed: How many of its measurements failed: with one, no promise is kept.
-        note: What one must know to read the figure.
+        note: What one must know to read the figure, in a word or two.
     """
 
     what: str
