@@ -42,6 +42,7 @@ class Ahead:
         self.number = 0
         self.ended: dict[str, Any] | None = None
         self._killer = 0
+        self._agent = os.getpid()
         pipes = [os.pipe(), os.pipe()]
         self.child = os.fork()
         if self.child == 0:
@@ -84,11 +85,11 @@ class Ahead:
         try:
             self._killer = os.fork()
         except OSError:  # out of processes: then PID 1 itself does it
-            keeper.kill_below(1, spare=others)
+            keeper.kill_below(self._agent, spare=others)
             return
         if self._killer == 0:
             try:
-                keeper.kill_below(1, spare={*others, os.getpid()})
+                keeper.kill_below(self._agent, spare={*others, os.getpid()})
             finally:
                 os._exit(0)
 

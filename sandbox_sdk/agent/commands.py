@@ -34,7 +34,7 @@ def program(
                 terminals.adopt(0)
             else:
                 os.setpgid(0, 0)  # a session of its own would cost the kernel a scheduling group
-            os.chdir(os.path.join(settings.workspace, request.get("cwd") or ""))
+            os.chdir(os.path.join(settings.workspace, settings.locate(request.get("cwd") or "")))
             own: dict[str, str] = request.get("env") or {}
             kind = {"TERM": terminals.KIND} if on_terminal else {}
             env = {**kind, **settings.env, **own}

@@ -29,8 +29,11 @@ def program(
         source, sink, _, results = streams
         guest.become(settings, keep=[source, sink, results])
         os.chdir(settings.workspace)
+        located: dict[str, Any] = {
+            name: settings.locate(request[name]) for name in ("path", "target") if name in request
+        }
         try:
-            reply = _OPERATIONS[request["op"]](request, source, sink)
+            reply = _OPERATIONS[request["op"]]({**request, **located}, source, sink)
         except OSError as error:
             reply = {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
         write_all(results, encode(reply))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from typing import NamedTuple
 
 from sandbox_sdk.agent import randomness
 from sandbox_sdk.isolation.walls import kernel, rlimits
 
 _HIGHEST = 1 << 20
+_WORKSPACE = "/workspace"
 
 
 class Settings(NamedTuple):
@@ -34,6 +36,12 @@ class Settings(NamedTuple):
     def parse(cls, text: bytes) -> Settings:
         """Return the settings that the host wrote as JSON."""
         return cls(**json.loads(text))
+
+    def locate(self, path: str) -> str:
+        """Return where a path lies that begins with ``/workspace``, wherever that is mounted."""
+        if path == _WORKSPACE or path.startswith(f"{_WORKSPACE}/"):
+            return self.workspace + path[len(_WORKSPACE) :]
+        return path
 
 
 def close_all_but(keep: list[int]) -> None:
@@ -59,11 +67,12 @@ def leave_agent(keep: list[int]) -> None:
     """Do the part of ``become`` that needs no settings."""
     close_all_but(keep)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(descriptor, b"1000")  # when memory ends, guests die before the agent
-    os.close(descriptor)
+    with suppress(PermissionError):  # Landlock may shut /proc; all of the sandbox has it then
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, b"1000")  # when memory ends, guests die before the agent
+        os.close(descriptor)
     signal.set_wakeup_fd(-1)  # the agent's, closed above
-    for number in (signal.SIGINT, signal.SIGCHLD):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
 
 

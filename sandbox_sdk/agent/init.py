@@ -2,7 +2,8 @@
 
 It never runs guest code and opens no path that guests can shape. It cannot be traced, and being
 PID 1 it cannot be killed from inside. When the channel ends it exits, and the kernel kills all
-that is left in its PID namespace.
+that is left in its PID namespace. At level ``low`` there is none: there it is an ordinary process,
+which guests can kill, and it and the zygote kill what is left.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import socket
 from typing import Any
 
-from sandbox_sdk.agent import frames, guest, proof
+from sandbox_sdk.agent import frames, guest, keeper, proof
 from sandbox_sdk.agent.ahead import Ahead
 from sandbox_sdk.agent.exchange import Exchange
 from sandbox_sdk.isolation.walls import kernel, rlimits
@@ -47,6 +48,19 @@ def main_ahead(packages: list[str]) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     # First of all, for it gets ready while the walls are proven.
     serve(alone, Ahead(packages))
+
+
+def main_plain(packages: list[str]) -> None:
+    """Do the same where this is no PID 1: the end of this process is not that of all below it.
+
+    Args:
+        packages: Folders with packages for Python contexts.
+    """
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGHUP, _leave)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGHUP)  # at the end of the zygote
+    main_ahead(packages)
+    _kill_all()
 
 
 def serve(alone: dict[str, Any], ahead: Ahead | None) -> None:
@@ -263,6 +277,16 @@ class Agent:
     def _unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, 0):
             self._selector.unregister(descriptor)
+
+
+def _leave(number: int, frame: object) -> None:
+    """End this sandbox, for nobody is left who would."""
+    _kill_all()
+    os._exit(0)
+
+
+def _kill_all() -> None:
+    keeper.kill_below(os.getpid())
 
 
 def _noticed(number: int, frame: object) -> None:

@@ -75,38 +75,79 @@ def kill_below(root: int, spare: Collection[int] = ()) -> None:
     of forkers instead of racing the kills. Looking again until none is left finds what was being
     forked while its parent was stopped.
     """
-    while descendants(root, spare):
-        stopped: set[int] = set()
-        while fresh := descendants(root, spare) - stopped:
-            _send(fresh, signal.SIGSTOP)
-            stopped |= fresh
-        _send(stopped, signal.SIGKILL)
+    while kill_once(root, spare) or _end(descendants(root, spare)):
+        continue
+
+
+def kill_once(root: int, spare: Collection[int] = ()) -> bool:
+    """Do one round of ``kill_below``; return whether it found any to kill.
+
+    It looks from parents to children, which may miss one whose sibling just ended.
+    """
+    stopped: set[int] = set()
+    while fresh := _below(root, spare) - stopped:
+        _send(fresh, signal.SIGSTOP)
+        stopped |= fresh
+    _send(stopped, signal.SIGKILL)
+    return bool(stopped)
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[int]:
     """Return all processes below ``root`` that are not dead, as ``/proc`` shows them now.
 
-    Those to spare, and what is below them, are left out.
+    Those to spare, and what is below them, are left out. Every process that ``/proc`` shows is
+    looked at, which without a PID namespace are all of the host.
     """
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name may hold spaces and brackets; fields start after the last.
-                fields = file.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked
-        if fields[0] not in (b"Z", b"X"):
-            children.setdefault(int(fields[1]), []).append(int(name))
+        if name.isdigit() and (parent := _parent(name)):
+            children.setdefault(parent, []).append(int(name))
+    return _walk(root, spare, lambda pid: children.get(pid, []))
+
+
+def _below(root: int, spare: Collection[int]) -> set[int]:
+    """Return what ``descendants`` does, by the kernel's lists of children where it keeps them."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return descendants(root, spare)
+    return _walk(root, spare, lambda pid: [child for child in _children(pid) if _parent(child)])
+
+
+def _walk(root: int, spare: Collection[int], children: Callable[[int], list[int]]) -> set[int]:
     found: set[int] = set()
     todo = [root]
     while todo:
-        below = [pid for pid in children.get(todo.pop(), []) if pid not in spare]
+        below = [pid for pid in children(todo.pop()) if pid not in spare]
         found.update(below)
         todo.extend(below)
     return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # ended while we looked: what it had is another's
+    return found
+
+
+def _parent(pid: int | str) -> int:
+    """Return the parent of a process; 0 if it is dead, or has none to be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command's name may hold spaces and brackets; fields start after the last.
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # ended while we looked
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[1])
+
+
+def _end(pids: set[int]) -> bool:
+    """Kill these; return whether there were any."""
+    _send(pids, signal.SIGKILL)
+    return bool(pids)
 
 
 def _send(pids: set[int], number: int) -> None:

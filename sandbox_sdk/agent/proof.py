@@ -50,6 +50,7 @@ def collect() -> dict[str, Any]:
         "user_namespace": _make_user_namespace(),
         "sockets": {name: _make_socket(name, kind) for name, kind in _REFUSED_FAMILIES.items()},
         "landlock": _open_root(),
+        "outside_signal": _signal_outside(),
         "sealed_files": {path: _open_for_writing(path) for path in _SEALED_FILES},
         "writable": [path for path in _READ_ONLY if os.access(path, os.W_OK)],
     }
@@ -115,6 +116,17 @@ def _make_user_namespace() -> int:
 def _make_socket(family: str, kind: int) -> int:
     try:
         socket.socket(getattr(socket, family), kind).close()
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
+
+
+def _signal_outside() -> int:
+    """Ask whether the process that made this one, if it can be named, may be signalled."""
+    if not (parent := os.getppid()):
+        return errno.ESRCH  # of another PID namespace
+    try:
+        os.kill(parent, 0)
     except OSError as error:
         return error.errno or errno.EPERM
     return 0

@@ -13,7 +13,9 @@ from sandbox_sdk.agent import uids
 from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
 
 _LAST_WORDS = 4096
-_EMPTY_SECONDS = 5.0
+EMPTY_SECONDS = 5.0
+"""Longest wait for the processes of a dead sandbox to be gone."""
+
 _STAGE_BYTES = 1024 * 1024
 _HIGH = 16  # above all that is settled
 _HIGHEST = (1 << 31) - 1
@@ -57,6 +59,7 @@ class Child:
 
     Attributes:
         name: The sandbox's id.
+        pid: The child; -1 before it was started.
         pidfd: Of the child.
         info: Descriptor on which the child tells the number of PID 1; -1 when that is known.
         uid: The host uid it was dropped to; 0 where none was needed.
@@ -82,8 +85,8 @@ class Child:
         self._uid_lock = -1
         self._init: Init | None = None
         self._gone_at = 0.0
-        self._pid = self._stderr = -1
-        self.pidfd = self.info = self.workspace = -1
+        self._stderr = -1
+        self.pid = self.pidfd = self.info = self.workspace = -1
         self.counted = cgroups.Counters()
         self._info_text = b""
         self.uid = 0
@@ -141,7 +144,7 @@ class Child:
                 os._exit(126)
         for descriptor in (info_end, stderr_end, null, *blobs):
             os.close(descriptor)
-        self._pid = pid
+        self.pid = pid
         self.pidfd = os.pidfd_open(pid)
 
     def take_init(self) -> Init | None:
@@ -182,7 +185,7 @@ class Child:
         if self._group is not None:
             self.counted = self._group.counters()
         self._close_info()
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         return os.waitstatus_to_exitcode(status)
 
@@ -190,7 +193,7 @@ class Child:
         """Whether the host is clean again: an empty group removed, folders and uid given back."""
         if self._group is not None and not self._group.remove():
             self._group.kill()
-            if time.monotonic() - self._gone_at < _EMPTY_SECONDS:
+            if time.monotonic() - self._gone_at < EMPTY_SECONDS:
                 return False
         self._group = None
         self.give_back()

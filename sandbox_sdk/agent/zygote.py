@@ -7,27 +7,23 @@ by it or by its clones. Then it imports what the template asks for, and serves.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import signal
 import socket
-import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any
 
-from sandbox_sdk.agent import containment, contexts, init, proof
-from sandbox_sdk.agent.cloned_child import Born, ClonedChild, try_out
-from sandbox_sdk.agent.launcher import IGNORED, Launcher, live_apart
+from sandbox_sdk.agent import containment, init, zygote_start
+from sandbox_sdk.agent.cloned_child import ClonedChild, try_out
+from sandbox_sdk.agent.launcher import Launcher, live_apart
 from sandbox_sdk.agent.sandbox_child import Child, memory_file
 from sandbox_sdk.agent.tree import Views, enter
+from sandbox_sdk.agent.zygote_start import read_plan, refuse
 from sandbox_sdk.isolation.walls import kernel, landlock, mounts, namespaces
 
 _SPARE_NETWORKS = 8
 _INSIDE = ("preload", "site", "trusted", "seccomp", "landlock", "trial_uid")
-
-# Numeric libraries start a thread per core as they are imported, and a fork takes one along.
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def build(control: str, template: str) -> None:
@@ -38,11 +34,11 @@ def build(control: str, template: str) -> None:
         template: The descriptor of a file with the template, as JSON.
     """
     live_apart()
-    plan = _read(int(template))
+    plan = read_plan(int(template))
     try:
         views = _enter(plan)
     except OSError as error:
-        _refuse(int(control), "walls", error)
+        refuse(int(control), "walls", error)
     # Clones inherit what this process ever read: not the names of host folders.
     inside = memory_file(json.dumps({name: plan[name] for name in _INSIDE}))
     kept = [int(control), inside, *views]
@@ -82,43 +78,25 @@ def serve(control: str, template: str, host: str, tree: str) -> None:
     """
     for descriptor in map(int, (control, template, host, tree)):
         os.set_inheritable(descriptor, False)
-    plan = _read(int(template))
+    plan = read_plan(int(template))
     os.close(int(template))
     views = Views(int(host), int(tree))
-    try:
-        if plan["trusted"] or plan["preload"]:
-            contexts.make_importable(plan["site"])
-        _preload(plan["preload"], views)
-    except Exception as error:  # noqa: BLE001 - whatever a module raises as it is imported
-        _refuse(int(control), "preload", error)
-    walls = containment.Walls(
-        seccomp=plan["seccomp"].encode("latin-1"),
-        landlock=landlock.abi() if plan["landlock"] else 0,
-        readable=tuple(
-            path for path in (f"/{name}" for name in os.listdir("/"))
-            if path not in containment.WRITABLE
-        ),
-    )  # fmt: skip
-    try:
+
+    def prepare() -> Callable[[socket.socket], Launcher]:
+        walls = containment.Walls(
+            seccomp=plan["seccomp"].encode("latin-1"),
+            landlock=landlock.abi() if plan["landlock"] else 0,
+            readable=tuple(
+                path for path in (f"/{name}" for name in os.listdir("/"))
+                if path not in containment.WRITABLE
+            ),
+        )  # fmt: skip
         try_out(walls, plan["trial_uid"])
-    except OSError as error:
-        _refuse(int(control), "walls", error)
-    with views.on_host():
-        proof.rehearse()
-    gc.collect()
-    gc.freeze()  # clones then leave these objects, and their pages, alone
-    gc.disable()
-    try:
-        Zygote(socket.socket(fileno=int(control)), views, walls).serve()
-    except Born as born:
-        alive = born
-    else:
-        return
-    alive.settle()
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_DFL)
-    init.main_ahead(plan["site"])
-    os._exit(0)
+        return lambda channel: Zygote(channel, views, walls)
+
+    zygote_start.serve(
+        int(control), plan, on_host=views.on_host, prepare=prepare, become=init.main_ahead
+    )
 
 
 class Zygote(Launcher):
@@ -158,36 +136,3 @@ class Zygote(Launcher):
             self._networks.append(namespaces.enter_new_network())
             kernel.setns(self._own_network, namespaces.CLONE_NEWNET)
         return len(self._networks) < _SPARE_NETWORKS
-
-
-def _refuse(control: int, what: str, error: Exception) -> NoReturn:
-    """Tell why there will be no zygote, and end."""
-    why = str(error) if what == "walls" else f"{type(error).__name__}: {error}"
-    with socket.socket(fileno=control) as channel:
-        channel.send(json.dumps({"say": "refused", "what": what, "why": why}).encode())
-    sys.exit(1)
-
-
-def _read(descriptor: int) -> dict[str, Any]:
-    size = os.fstat(descriptor).st_size
-    plan: dict[str, Any] = json.loads(os.pread(descriptor, size, 0))
-    return plan
-
-
-def _preload(names: list[str], views: Views) -> None:
-    """Import what every sandbox of the template shall find imported.
-
-    Raises:
-        RuntimeError: An import started a thread, which clones would lose.
-    """
-    if not names:
-        return
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    for name in names:
-        __import__(name)
-    with views.on_host():
-        threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        raise RuntimeError(f"importing {', '.join(names)} started threads, which no clone has")
-    for name in _ONE_THREAD:
-        del os.environ[name]

@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.agent import frames
-from sandbox_sdk.engine import plan, proof
+from sandbox_sdk.engine import plain, plan, proof
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.launcher import Launched, Launcher, start_failure
 from sandbox_sdk.errors import LaunchError, ProtocolError, SandboxError
@@ -137,6 +137,8 @@ async def start(
         IsolationError: A wall cannot be had on this host, or was not proven from inside.
         LaunchError: It did not start or report in time.
     """
+    if not shared.policy.namespaces:
+        await anyio.to_thread.run_sync(plain.make_tmp, workspace)
     request = plan.launch(
         spec,
         shared=shared,

@@ -21,6 +21,13 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
 }
 """How each runtime is made, the preferred first."""
 
+_ONLY_ZYGOTE = Wall(
+    name="landlock",
+    in_force=False,
+    detail="bubblewrap, which is made of namespaces, does not put it up",
+    fix='leave the runtime to the SDK or set runtime="zygote"',
+)
+
 
 _MOST_LAUNCHES = 10_000
 """After so many a launcher is replaced, so that nothing it might gather grows without bound."""
@@ -56,6 +63,8 @@ class Launchers:
         refused: list[Wall] = []
         for name in RUNTIMES if wanted is None else (wanted,):
             runtime, missing = await self._runtime(name)
+            if not (shared.policy.namespaces or runtime.clones):
+                missing = (_ONLY_ZYGOTE,)
             missing = missing or self._refusals.get((name, key), ())
             if not missing:
                 try:

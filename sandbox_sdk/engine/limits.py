@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from sandbox_sdk.engine.plan import counts_processes
 from sandbox_sdk.errors import IsolationError
 from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.walls.cgroups import Hierarchy
-from sandbox_sdk.policies import Policy
+from sandbox_sdk.policies import LEVELS, Policy
 from sandbox_sdk.values import Limit, SandboxSpec, Wall
 
 WATCH_SECONDS = 0.25
@@ -33,6 +34,8 @@ def held(
     resources = spec.resources
     group = f"cgroup-v{hierarchy.version}" if hierarchy else ""
     looks = f"looked at every {WATCH_SECONDS:g} s"
+    rules = LEVELS[spec.security_level]
+    counted = counts_processes(rules)
     return (
         Limit(
             name="memory",
@@ -51,7 +54,12 @@ def held(
             if group
             else f"only an affinity mask, which code inside may widen ({no_group})",
         ),
-        Limit(name="pids", value=resources.pids, held_by=group or "rlimit"),
+        Limit(
+            name="pids",
+            value=resources.pids,
+            held_by=group or ("rlimit" if counted else "watchdog"),
+            note="" if group or counted else f"{looks}: RLIMIT_NPROC would count all of the user's",
+        ),
         Limit(
             name="disk",
             value=resources.disk_bytes,
@@ -70,8 +78,10 @@ def held(
         Limit(
             name="tmp",
             value=resources.tmp_bytes,
-            held_by="mount",
-            note="the number of files in it is bounded by memory only",
+            held_by="mount" if rules.namespaces else "watchdog",
+            note="the number of files in it is bounded by memory only"
+            if rules.namespaces
+            else f"a host folder; {looks}; there is no /dev/shm",
         ),
         Limit(name="file_size", value=resources.file_size_bytes, held_by="rlimit"),
         Limit(name="open_files", value=resources.open_files, held_by="rlimit"),

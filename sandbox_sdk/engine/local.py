@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.engine import blank as blanks
-from sandbox_sdk.engine import limits, payload, plan, reaper, saving
+from sandbox_sdk.engine import limits, payload, plain, plan, reaper, saving
 from sandbox_sdk.engine.blank import Blank, Shape
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.launchers import Launchers
@@ -114,11 +114,16 @@ class Engine:
         rules = policy(spec.security_level)
         key = (template.key, template.preload, rules.level, spec.mounts)
         if key not in self._shared:
+            if not rules.namespaces:
+                folder = self._templates.store.folder
+                home = await anyio.to_thread.run_sync(plain.at_home, template.view, folder)
+                template = attrs.evolve(template, view=home)
             self._shared[key] = plan.template(
                 template,
                 spec.mounts,
                 policy=rules,
                 agent=host.agent,
+                state=self._places.ready.parent,
                 memory_counted=host.hierarchy is not None,
                 uid_range=self._uid_range,
             )
@@ -179,6 +184,7 @@ class Engine:
                 launcher=blank.launcher,
                 workspace=live,
                 saved=workspace if blank.in_memory else None,
+                tmp=None if blank.shared.policy.namespaces else plain.tmp(workspace),
                 group=blank.group,
                 isolation=Isolation(
                     level=spec.security_level,
@@ -191,7 +197,8 @@ class Engine:
                 on_end=on_end,
             )
             memory_counted = host.hierarchy is not None
-            await blank.go(plan.settings(spec, blank.shared, memory_counted=memory_counted))
+            said = plan.settings(spec, blank.shared, workspace, memory_counted=memory_counted)
+            await blank.go(said)
         except BaseException as error:
             await blank.discard()
             # A refusal is an OSError too, and is told as it is.

@@ -33,6 +33,8 @@ elif task == "launcher":
     from sandbox_sdk.agent.launcher import main as task
 elif task == "template":
     from sandbox_sdk.agent.zygote import build as task
+elif task == "plain":
+    from sandbox_sdk.agent.zygote_plain import serve as task
 else:
     from sandbox_sdk.agent.zygote import serve as task
 task(*arguments)

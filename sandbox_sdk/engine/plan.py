@@ -11,9 +11,10 @@ from typing import Any
 
 import attrs
 
-from sandbox_sdk.engine import staging
+from sandbox_sdk.engine import plain, staging
 from sandbox_sdk.engine.templates import BUILT_IN, Template
 from sandbox_sdk.engine.view import GUEST_ENV
+from sandbox_sdk.errors import IsolationError
 from sandbox_sdk.isolation import filters
 from sandbox_sdk.isolation.runtimes.base import (
     RUN,
@@ -44,6 +45,7 @@ def template(
     *,
     policy: Policy,
     agent: Path,
+    state: Path,
     memory_counted: bool,
     uid_range: tuple[int, int],
 ) -> TemplatePlan:
@@ -54,9 +56,19 @@ def template(
         mounts: Shown besides.
         policy: The level's rules.
         agent: The agent's folder on the host.
+        state: The state folder.
         memory_counted: Whether a control group counts all memory.
         uid_range: First and number of the uids that root gives out.
+
+    Raises:
+        IsolationError: Mounts are asked for at a level that makes none.
     """
+    if mounts and not policy.namespaces:
+        raise IsolationError(
+            f'security level "{policy.level}" cannot show {mounts[0].source} inside, for it makes '
+            'no mounts: ask for security_level="medium"',
+            level=policy.level,
+        )
     return TemplatePlan(
         policy=policy,
         view=attrs.evolve(found.view, mounts=(*found.view.mounts, *mounts)),
@@ -64,6 +76,7 @@ def template(
         trusted=found.key in BUILT_IN,
         seccomp=filters.build(policy, kernel.MACHINE, memory_counted=memory_counted),
         base=agent,
+        state=state,
         # The last of the range is the least likely to be in use.
         trial_uid=sum(uid_range) - 1 if os.geteuid() == 0 else 0,
     )
@@ -83,6 +96,7 @@ def launch(
     plan = LaunchPlan(
         template=shared,
         workspace=workspace,
+        tmp=plain.tmp(workspace),
         tmp_bytes=resources.tmp_bytes,
         disk_bytes=resources.disk_bytes,
         disk_files=resources.disk_files,
@@ -103,14 +117,18 @@ def launch(
     }
 
 
-def settings(spec: SandboxSpec, shared: TemplatePlan, *, memory_counted: bool) -> dict[str, Any]:
+def settings(
+    spec: SandboxSpec, shared: TemplatePlan, workspace: Path, *, memory_counted: bool
+) -> dict[str, Any]:
     """Return the body of ``GO``: what the agent is told once it reported.
 
     Args:
         spec: The sandbox.
         shared: What it shares with others of its template.
+        workspace: The host folder of its files.
         memory_counted: Whether a control group counts all memory.
     """
+    apart = shared.policy.namespaces
     resources = spec.resources
     guests = {
         "core": _PIPE_CORE_HANDLER,
@@ -118,15 +136,33 @@ def settings(spec: SandboxSpec, shared: TemplatePlan, *, memory_counted: bool) -
         "nofile": resources.open_files,
     }
     if not memory_counted:
-        guests["nproc"] = resources.pids + _OWN_PROCESSES
+        if counts_processes(shared.policy):
+            guests["nproc"] = resources.pids + _OWN_PROCESSES
         guests["data"] = resources.memory_bytes
     return {
         "rlimits": guests,
-        "env": {**GUEST_ENV, **shared.view.env, **spec.env},
-        "workspace": WORKSPACE,
+        "env": {
+            **GUEST_ENV,
+            **({} if apart else _places(shared, workspace)),
+            **shared.view.env,
+            **spec.env,
+        },
+        "workspace": WORKSPACE if apart else str(workspace),
         "site": list(shared.view.site),
         "seed": spec.seed,
     }
+
+
+def counts_processes(policy: Policy) -> bool:
+    """Whether ``RLIMIT_NPROC``, which counts per uid and user namespace, counts a sandbox alone."""
+    return policy.namespaces or os.geteuid() == 0
+
+
+def _places(shared: TemplatePlan, workspace: Path) -> dict[str, str]:
+    """What the environment says of folders that are not where mounts would have put them."""
+    tmp = str(plain.tmp(workspace))
+    path = f"{shared.view.venv}/bin:/usr/local/bin:/usr/bin:/bin"
+    return {"PATH": path, "HOME": tmp, "TMPDIR": tmp, "PWD": str(workspace)}
 
 
 def affinity(cpu: float) -> list[int]:

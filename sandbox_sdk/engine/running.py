@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ log = logging.getLogger("sandbox_sdk.engine")
 # A walk may take a twentieth of the time: large workspaces are looked at less often.
 _WALK_SHARE = 20
 
+_OWN_PROCESSES = 2  # the agent and a keeper
+
 
 @attrs.define(eq=False)
 class Running:
@@ -35,6 +38,7 @@ class Running:
         launcher: The launcher.
         workspace: Its workspace as this process reaches it.
         saved: The host folder that a workspace in memory is saved to at its end.
+        tmp: The host folder of its temporary files, which goes with it; ``None`` is none.
         group: Its control group, where there is one.
         isolation: What was proven in force.
         limits: Its limits, with what holds each.
@@ -50,6 +54,7 @@ class Running:
     launcher: Launcher
     workspace: Path
     saved: Path | None
+    tmp: Path | None
     group: Group | None
     isolation: Isolation
     limits: tuple[Limit, ...]
@@ -75,10 +80,15 @@ class Running:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch_clock, started)
+                resources = self.spec.resources
                 if self.saved is None:
-                    group.start_soon(self._watch_disk)
+                    most_bytes, most_files = resources.disk_bytes, resources.disk_files
+                    group.start_soon(self._watch_disk, self.workspace, most_bytes, most_files)
+                if self.tmp is not None:
+                    most_bytes = resources.tmp_bytes
+                    group.start_soon(self._watch_disk, self.tmp, most_bytes, None)
                 if self.group is None:
-                    group.start_soon(self._watch_memory)
+                    group.start_soon(self._watch_processes)
                 await anyio.wait_readable(self.launched.pidfd)
                 group.cancel_scope.cancel()
         finally:
@@ -131,8 +141,8 @@ class Running:
                 return await self._stop(EndKind.TIMEOUT, "idle_timeout", idle)
             await anyio.sleep_until(min(deadline, idle_at))
 
-    async def _watch_disk(self) -> None:
-        most_bytes, most_files = self.spec.resources.disk_bytes, self.spec.resources.disk_files
+    async def _watch_disk(self, folder: Path, most_bytes: int, most_files: int | None) -> None:
+        """End the sandbox if a folder grows too large; the one without a bound on files is tmp."""
         pause = WATCH_SECONDS
         ran: float | None = None
         while True:
@@ -143,22 +153,27 @@ class Running:
             began = anyio.current_time()
             use = await anyio.to_thread.run_sync(
                 lambda: meters.folder_use(
-                    self.workspace, most_bytes=most_bytes, most_files=most_files
+                    folder, most_bytes=most_bytes, most_files=most_files or sys.maxsize
                 )
             )
             if use.bytes > most_bytes:
-                return await self._stop(EndKind.DISK, "disk", most_bytes)
-            if use.files > most_files:
+                name = "disk" if most_files else "tmp"
+                return await self._stop(EndKind.DISK, name, most_bytes)
+            if use.files > (most_files or sys.maxsize):
                 return await self._stop(EndKind.DISK, "disk_files", most_files, use.unseen)
             pause = max(WATCH_SECONDS, _WALK_SHARE * (anyio.current_time() - began))
 
-    async def _watch_memory(self) -> None:
+    async def _watch_processes(self) -> None:
         most = self.spec.resources.memory_bytes
+        held = {limit.name: limit.held_by for limit in self.limits}
+        most_pids = self.spec.resources.pids if held["pids"] == "watchdog" else sys.maxsize
         while True:
             await anyio.sleep(WATCH_SECONDS)
             used = await anyio.to_thread.run_sync(meters.process_sum, self.launched.pid)
             if (used.memory_bytes or 0) > most:
                 return await self._stop(EndKind.OOM, "memory", most)
+            if (used.pids or 0) - _OWN_PROCESSES > most_pids:
+                return await self._stop(EndKind.PIDS, "pids", most_pids)
 
     def _exact_cpu_seconds(self) -> float | None:
         """CPU time to the nanosecond, or ``None`` where only clock ticks are counted."""
@@ -178,7 +193,7 @@ class Running:
         try:
             await self.launcher.kill(self.launched)
             await self.launched.ended.wait()
-            unsaved = await self._save()
+            unsaved = await self._save() or await self._remove_tmp()
             self.launched.release()
             if self.group is not None and not self.launcher.alive:
                 await anyio.to_thread.run_sync(reaper.remove_group, self.group)
@@ -206,6 +221,16 @@ class Running:
         except OSError as error:
             return f"its workspace could not be saved, the former state stays: {error}"
         return f"not saved: {', '.join(left_out)}" if left_out else ""
+
+    async def _remove_tmp(self) -> str:
+        """Remove its temporary files; return what could not be."""
+        if self.tmp is None:
+            return ""
+        try:
+            await anyio.to_thread.run_sync(reaper.remove_tree, self.tmp)
+        except OSError as error:
+            return f"its temporary files could not be removed: {error}"
+        return ""
 
     def _found_dead(self) -> Ended:
         if self.launched.counted.oom_kills:

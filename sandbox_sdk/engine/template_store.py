@@ -7,6 +7,7 @@ templates/<key>/            one built template
 templates/names/<name>.json     the template that a user's name means
 templates/unfinished-*/         being built or removed, locked by whoever is at it
 templates/empty/                shown where the interpreter has packages of its own
+templates/plain-*/              ``python`` and its packages, for sandboxes without mounts
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class TemplateStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it lies."""
+        return self._folder
 
     def empty(self) -> Path:
         """Return a folder in which nothing is."""

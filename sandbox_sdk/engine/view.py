@@ -65,7 +65,7 @@ def python_view(agent: Path, *, empty: Path) -> View:
         empty: An empty folder, shown where the interpreter has packages of its own.
     """
     host = _Host.look()
-    links, texts = _bare_venv(host.python, packages=())
+    links, texts = bare_venv(VENV, host.python, packages=())
     return host.view(agent, mounts=host.masks(empty), links=links, texts=texts)
 
 
@@ -83,8 +83,8 @@ def host_view(agent: Path) -> View:
             inside = f"{SITE}/{len(packages)}"
             mounts.append(Mount(source=folder, target=inside))
         packages.append(inside)
-    links, texts = _bare_venv(host.python, packages)
-    return host.view(agent, mounts=mounts, links=links, texts=texts)
+    links, texts = bare_venv(VENV, host.python, packages)
+    return host.view(agent, mounts=mounts, links=links, texts=texts, packages=packages)
 
 
 def packages_view(agent: Path, *, venv: Path, empty: Path) -> View:
@@ -96,7 +96,8 @@ def packages_view(agent: Path, *, venv: Path, empty: Path) -> View:
         empty: An empty folder, shown where the interpreter has packages of its own.
     """
     host = _Host.look()
-    return host.view(agent, mounts=[*host.masks(empty), Mount(source=venv, target=VENV)])
+    mounts = [*host.masks(empty), Mount(source=venv, target=VENV)]
+    return host.view(agent, mounts=mounts, packages=(VENV_SITE,))
 
 
 def interpreter() -> str:
@@ -163,6 +164,7 @@ class _Host:
         mounts: Iterable[Mount],
         links: Mapping[str, str] | None = None,
         texts: Mapping[str, str] | None = None,
+        packages: Iterable[str] = (),
     ) -> View:
         return View(
             mounts=(*self.mounts, *mounts, Mount(source=agent, target=AGENT)),
@@ -172,15 +174,19 @@ class _Host:
             agent=AGENT,
             env=self.env,
             site=(VENV_SITE,),
+            packages=tuple(packages),
+            venv=VENV,
         )
 
 
-def _bare_venv(python: str, packages: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def bare_venv(
+    folder: str, python: str, packages: Iterable[str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return the links and files of an environment that adds folders of packages, or none."""
-    links = {f"{VENV}/bin/{name}": python for name in ("python", "python3", VERSION)}
-    texts = {f"{VENV}/pyvenv.cfg": pyvenv_cfg(python)}
-    if added := "".join(f"import site; site.addsitedir({folder!r})\n" for folder in packages):
-        texts[f"{VENV_SITE}/sandbox.pth"] = added
+    links = {f"{folder}/bin/{name}": python for name in ("python", "python3", VERSION)}
+    texts = {f"{folder}/pyvenv.cfg": pyvenv_cfg(python)}
+    if added := "".join(f"import site; site.addsitedir({path!r})\n" for path in packages):
+        texts[f"{folder}/lib/{VERSION}/site-packages/sandbox.pth"] = added
     return links, texts
 
 

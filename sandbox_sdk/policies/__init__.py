@@ -17,11 +17,10 @@ __all__ = [
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}
 """The levels that there are rules for, weakest first."""
 
-BUILT: frozenset[SecurityLevel] = frozenset({"medium", "high"})
+BUILT: frozenset[SecurityLevel] = frozenset({"low", "medium", "high"})
 """The levels that a runtime of this version keeps."""
 
 _MISSING: Mapping[SecurityLevel, str] = {
-    "low": "works where no namespace can be made, as in an unprivileged container (Landlock)",
     "maximum": "a separate kernel between code and host (gVisor)",
     "unsafe": "a plain process, by that name only",
 }

@@ -76,7 +76,8 @@ LOW = attrs.evolve(
         "limits on files, output and time, and on the memory of each process",
     ),
     not_promised=(
-        "a view of its own: names of host files, its processes, users and host name can be seen",
+        "a view of its own: names of host files, processes with arguments, users and host show",
+        "an agent that code inside cannot kill, which ends its own sandbox",
         "unchanged modes and times of files of its own host uid: Landlock leaves them to the uid",
         _NO_AGGREGATE,
         _ONE_KERNEL,

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import CallTimeout, CommandFailed, ConfigError
+from sandbox_sdk.testing.inside import PROGRAMS, workspace
 from sandbox_sdk.values import EndKind
 
 
@@ -61,8 +62,11 @@ async def cwd_and_env_are_the_commands_own(client: AsyncSandboxClient) -> None:
         done = await sandbox.run_command(
             'pwd; echo "$FROM $OWN"', cwd="sub", env={"OWN": "command"}
         )
+        documented = await sandbox.run_command("pwd", cwd="/workspace/sub")
         after = await sandbox.run_command('echo "$OWN"')
-    assert done.stdout == "/workspace/sub\nsandbox command\n"
+        place = await workspace(sandbox)
+    assert done.stdout == f"{place}/sub\nsandbox command\n"
+    assert documented.stdout == f"{place}/sub\n"
     assert after.stdout == "\n"
 
 
@@ -133,7 +137,7 @@ async def timeout_kills_all_descendants(client: AsyncSandboxClient) -> None:
     )
     async with await client.create_sandbox("contract") as sandbox:
         done = await sandbox.run_command(script, timeout=0.5)
-        left = await sandbox.run_command("cat /proc/[0-9]*/comm")
+        left = await sandbox.run_command(PROGRAMS)
     assert (done.ended.kind, done.ended.limit) == (EndKind.TIMEOUT, "timeout")
     assert (done.ended.limit_value, done.stdout) == (0.5, "partial\n")
     assert "sleep" not in left.stdout
@@ -149,7 +153,7 @@ async def background_process_outlives_its_command(client: AsyncSandboxClient) ->
     """What a command leaves running in good order goes on, and does not delay its end."""
     async with await client.create_sandbox("contract") as sandbox:
         done = await sandbox.run_command("sleep 1000 & echo started", timeout=10)
-        left = await sandbox.run_command("cat /proc/[0-9]*/comm")
+        left = await sandbox.run_command(PROGRAMS)
     assert (done.ok, done.stdout) == (True, "started\n")
     assert "sleep" in left.stdout
 
@@ -215,7 +219,7 @@ async def started_command_ends_with_its_block(client: AsyncSandboxClient) -> Non
     async with await client.create_sandbox("contract") as sandbox:
         async with sandbox.start_command("setsid sleep 1000 & sleep 1000"):
             pass
-        left = await sandbox.run_command("cat /proc/[0-9]*/comm")
+        left = await sandbox.run_command(PROGRAMS)
     assert "sleep" not in left.stdout
 
 

@@ -16,6 +16,7 @@ from sandbox_sdk.errors import (
     SandboxError,
     SandboxNotFound,
 )
+from sandbox_sdk.testing.inside import PROGRAMS, has
 from sandbox_sdk.values import EndKind, SandboxState
 
 UNKNOWN = "sb_00000000000000000000000000"
@@ -105,7 +106,8 @@ async def odd_names_are_only_names(client: AsyncSandboxClient) -> None:
     """A name that looks like an option or a path stays a name."""
     for name in ("--bind", "-rf /", "$(reboot)", "../..", "名前"):
         async with await client.create_sandbox(name) as sandbox:
-            assert (await sandbox.run_command("hostname")).stdout == "sandbox\n"
+            named = (await sandbox.run_command("hostname")).stdout == "sandbox\n"
+            assert named == has(sandbox, "uts_namespace")
             assert (await client.get_sandbox(sandbox.id)).name == name
 
 
@@ -154,7 +156,7 @@ async def cancelled_call_leaves_nothing(client: AsyncSandboxClient) -> None:
         await sandbox.setup()
         with anyio.move_on_after(0.5):
             await sandbox.run_command("setsid sleep 1000 & sleep 1000")
-        left = await sandbox.run_command("cat /proc/[0-9]*/comm")
+        left = await sandbox.run_command(PROGRAMS)
     assert "sleep" not in left.stdout
 
 

@@ -7,17 +7,24 @@ from collections.abc import AsyncIterator
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError, SandboxEnded
+from sandbox_sdk.testing.inside import workspace
 from sandbox_sdk.values import FileEvent
 
 
-async def _until(events: AsyncIterator[FileEvent], name: str) -> list[str]:
-    """Return what is told until something of this name is created, each as one text."""
+async def _until(events: AsyncIterator[FileEvent], name: str, place: str) -> list[str]:
+    """Return what is told until something of this name is created, each as one text.
+
+    Args:
+        events: What is told.
+        name: What is waited for.
+        place: The workspace.
+    """
     told: list[str] = []
     async for event in events:
-        path = event.path.removeprefix("/workspace/")
+        path = event.path.removeprefix(f"{place}/")
         if path.rpartition("/")[2] == name:
             break
-        old = "" if event.old_path is None else event.old_path.removeprefix("/workspace/") + " "
+        old = "" if event.old_path is None else event.old_path.removeprefix(f"{place}/") + " "
         told.append(f"{event.kind} {old}{path}{'/' if event.is_folder else ''}")
     return told
 
@@ -30,13 +37,13 @@ async def changes_are_told_in_order(client: AsyncSandboxClient) -> None:
     """From the start on every change is told: by commands, by code, by file operations."""
     async with await client.create_sandbox("contract", files={"w/d/old": "old"}) as sandbox:
         events = aiter(sandbox.files.watch("w"))
-        first = await anext(events)
-        assert (first.kind, first.path, first.is_folder) == ("started", "/workspace/w", True)
+        first, place = await anext(events), await workspace(sandbox)
+        assert (first.kind, first.path, first.is_folder) == ("started", f"{place}/w", True)
         await sandbox.run_command(
             "cd w; echo a > d/new; echo b >> d/old; mv d/old d/moved; rm d/new; mv d f; "
             "touch f/last; mv f/last ..; mv f ..; touch ../f/unseen; mv ../last back; touch end"
         )
-        told = await _until(events, "end")
+        told = await _until(events, "end", place)
         await sandbox.files.write("w/written", "1")
         assert await _kinds(events, 3) == ["created", "modified", "moved"]
         await sandbox.run_code("open('w/written', 'a').write('2')")
@@ -51,11 +58,14 @@ async def changes_are_told_in_order(client: AsyncSandboxClient) -> None:
 async def new_folders_are_watched(client: AsyncSandboxClient) -> None:
     """What is made in a new folder is told, each once, however soon it was made."""
     async with await client.create_sandbox("contract") as sandbox:
+        place = await workspace(sandbox)
         events = aiter(sandbox.files.watch())
         await anext(events)
         await sandbox.run_command("mkdir -p a/b/c && touch a/b/c/x && sleep 0.2 && touch a/b/c/y")
-        await sandbox.run_command("mkdir /tmp/t && touch /tmp/t/z && mv /tmp/t t; touch end")
-        told = await _until(events, "end")
+        await sandbox.run_command(
+            "cd $TMPDIR && mkdir t && touch t/z && mv t $OLDPWD; cd $OLDPWD && touch end"
+        )
+        told = await _until(events, "end", place)
     assert sorted(told) == [
         "created a/", "created a/b/", "created a/b/c/", "created a/b/c/x", "created a/b/c/y",
         "created t/", "created t/z",
@@ -65,11 +75,12 @@ async def new_folders_are_watched(client: AsyncSandboxClient) -> None:
 async def watch_without_folders_below(client: AsyncSandboxClient) -> None:
     """Not recursive, only the folder's own entries are told; of a file, only its own changes."""
     async with await client.create_sandbox("contract", files={"d/f": "1"}) as sandbox:
+        place = await workspace(sandbox)
         events = aiter(sandbox.files.watch(recursive=False))
         of_file = aiter(sandbox.files.watch("d/f"))
         assert (await anext(events)).kind == (await anext(of_file)).kind == "started"
         await sandbox.run_command("touch d/other; echo 2 > d/f; mkdir g; touch g/x end; rm d/f")
-        assert await _until(events, "end") == ["created g/"]
+        assert await _until(events, "end", place) == ["created g/"]
         assert await _kinds(of_file, 2) == ["modified", "removed"]
 
 
@@ -97,16 +108,17 @@ for _ in range(20_000):
 os.makedirs("new/sub")
 """
     async with await client.create_sandbox("contract") as sandbox:
+        place = await workspace(sandbox)
         events = aiter(sandbox.files.watch())
         await anext(events)
         assert (await sandbox.run_code(script)).ok
         seen = 0
         while (event := await anext(events)).kind != "overflow":
             seen += 1
-        assert event.path == "/workspace"
+        assert event.path == place
         await sandbox.run_command("touch new/sub/end")
         async for event in events:
-            if event.path == "/workspace/new/sub/end":
+            if event.path == f"{place}/new/sub/end":
                 break
         assert seen < 40_000
 

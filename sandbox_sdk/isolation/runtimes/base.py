@@ -36,6 +36,8 @@ class View:
         agent: The folder of the agent's program inside.
         env: What the interpreter itself needs in its environment.
         site: Folders inside with the packages of Python contexts.
+        packages: Folders inside with packages, which a ``.pth`` file of ``site`` may name.
+        venv: The folder inside of an environment, whose ``bin`` has ``python``.
     """
 
     mounts: tuple[Mount, ...]
@@ -45,6 +47,8 @@ class View:
     agent: str
     env: Mapping[str, str]
     site: tuple[str, ...]
+    packages: tuple[str, ...]
+    venv: str
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +63,7 @@ class TemplatePlan:
             outside of any sandbox.
         seccomp: The compiled filter.
         base: Any folder of the host, to mount on where nobody else sees it.
+        state: The state folder, with all workspaces.
         trial_uid: As root, the uid of a throw-away sandbox that is made at first; else 0.
     """
 
@@ -68,6 +73,7 @@ class TemplatePlan:
     trusted: bool
     seccomp: bytes
     base: Path
+    state: Path
     trial_uid: int
 
 
@@ -91,6 +97,7 @@ class LaunchPlan:
     Attributes:
         template: What it shares with others.
         workspace: The host folder shown as ``WORKSPACE``.
+        tmp: The host folder for temporary files, where no mount can be made.
         tmp_bytes: Size of ``/tmp`` and of ``/dev/shm``.
         disk_bytes: What a workspace in memory holds.
         disk_files: How many files and folders a workspace in memory holds.
@@ -98,6 +105,7 @@ class LaunchPlan:
 
     template: TemplatePlan
     workspace: Path
+    tmp: Path
     tmp_bytes: int
     disk_bytes: int
     disk_files: int

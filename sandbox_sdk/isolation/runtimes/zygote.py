@@ -1,6 +1,7 @@
 """The zygote runtime: sandboxes are clones of a Python process that stands in a template's tree.
 
-What each clone does to contain itself is in ``agent/containment.py``, on one screen.
+What each clone does to contain itself is in ``agent/containment.py``, on one screen; at a level
+without namespaces, in ``agent/confinement.py``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,19 @@ class Zygote:
     def boot(self, plan: TemplatePlan) -> Boot:
         """Return what the zygote of a template is told."""
         view = plan.view
+        if not plan.policy.namespaces:
+            return Boot(
+                task="plain",
+                plan={
+                    "readable": [str(mount.source) for mount in view.mounts],
+                    "state": str(plan.state),
+                    "site": list(view.site),
+                    "preload": list(plan.preload),
+                    "trusted": plan.trusted,
+                    "seccomp": plan.seccomp.decode("latin-1"),
+                    "trial_uid": plan.trial_uid,
+                },
+            )
         return Boot(
             task="template",
             plan={
@@ -60,6 +74,8 @@ class Zygote:
 
     def launch(self, plan: LaunchPlan) -> Mapping[str, Any]:
         """Return what a clone is told besides what all sandboxes are."""
+        if not plan.template.policy.namespaces:
+            return {"tmp": str(plan.tmp)}
         in_memory = plan.template.policy.workspace == "tmpfs"
         return {
             "tmp_bytes": plan.tmp_bytes,

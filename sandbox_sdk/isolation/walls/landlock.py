@@ -23,6 +23,9 @@ _NET_TCP = 3
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NEWEST = 5
 
+OLDEST = 1
+"""The first version of the interface."""
+
 
 def abi() -> int:
     """Return the version of Landlock's interface, or 0 where it is absent or switched off.
