@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import table
-from bench.measure import described
+from bench.noise import described
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "__main__")
@@ -66,12 +66,13 @@ def _write(found: list[dict[str, Any]]) -> None:
     for each in found:
         told = each["machine"]
         day = time.strftime("%Y-%m-%d", time.gmtime(told["started_at"]))
+        kernel = told["kernel"].partition("-")[0]
         who = "root" if told["root"] else "a plain user"
         parts += [
             f"### {each['benchmark']}",
             table.markdown(table.of_told(row) for row in each["promises"]),
             (
-                f"{day}, {told['cpus']} CPUs ({told['cpu']}), Linux {told['kernel']}, {who}, state "
+                f"{day}, {told['cpus']} CPUs ({told['cpu']}), Linux {kernel}, {who}, state "
                 f"on {told['file_system']}; {described(told)}."
             ),
             *(f"Not measured: {label}: {why}." for label, why in each["absent"].items()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 from collections import defaultdict
@@ -16,7 +15,7 @@ import anyio
 import attrs
 
 from bench import table
-from bench.noise import QUIET, Noise, machine
+from bench.noise import Noise, described, machine
 from bench.table import Promise
 
 PERCENTILES = (10, 50, 90, 95, 99)
@@ -231,17 +230,6 @@ def main(
         told = {"benchmark": name, "machine": {**surroundings, **found}, **_told(run, promises)}
         arguments.json.write_text(json.dumps(told, indent=1) + "\n")
     return int(arguments.check and any(promise.met == "no" for promise in promises))
-
-
-def described(found: dict[str, Any]) -> str:
-    """Return one line on how quiet the machine was."""
-    foreign = found["foreign_cpu_share"]
-    verdict = "" if foreign <= QUIET else "; NOISY: do not quote these figures"
-    return (
-        f"load {found['load_before']:.1f} -> {found['load_after']:.1f}, CPU of other programs "
-        f"{foreign:.0%}, own {found['own_cpu_share']:.0%}, {found['seconds']:.0f} s, "
-        f"Python {platform.python_version()}{verdict}"
-    )
 
 
 def _told(run: Run, promises: Sequence[Promise]) -> dict[str, Any]:

@@ -64,6 +64,17 @@ def machine(folder: Path) -> dict[str, Any]:
     }
 
 
+def described(found: dict[str, Any]) -> str:
+    """Return one line on how quiet the machine was."""
+    foreign = found["foreign_cpu_share"]
+    verdict = "" if foreign <= QUIET else "; NOISY: do not quote these figures"
+    return (
+        f"load {found['load_before']:.1f} -> {found['load_after']:.1f}, CPU of other programs "
+        f"{foreign:.0%}, own {found['own_cpu_share']:.0%}, {found['seconds']:.0f} s, "
+        f"Python {platform.python_version()}{verdict}"
+    )
+
+
 def available_bytes() -> int:
     """Return the memory that the kernel can still give."""
     return int(_field("/proc/meminfo", "MemAvailable").split()[0]) * 1024
