@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.errors import IsolationError, ProtocolError
+from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.walls import capabilities, namespaces
 from sandbox_sdk.policies import Policy
 from sandbox_sdk.values import Wall
@@ -23,7 +24,7 @@ _CONTEXT_SOCKET = 4
 _TRIED_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_NETLINK": 16, "AF_VSOCK": 40}
 
 _FIXES = {
-    "landlock": "boot Linux 5.13 or newer with landlock in lsm=",
+    "landlock": remedies.LANDLOCK_FIX,
     "outside_signals": "boot Linux 6.12 or newer, whose Landlock knows of signals",
     "own_uid": "use a plain user, who gets a user namespace for each sandbox, or set uid_range",
 }

@@ -22,6 +22,9 @@ CONTAINER_FIX = (
 )
 """What lets sandboxes be made inside a Docker or Podman container."""
 
+LANDLOCK_FIX = "boot Linux 5.13 or newer with landlock in lsm="
+"""What lets files be held by Landlock."""
+
 SECCOMP_FIX = (
     "boot a kernel that has CONFIG_SECCOMP_FILTER=y; in a container: docker run --security-opt "
     "seccomp=unconfined ..."
@@ -73,7 +76,7 @@ def find_cause(root: Path = Path("/")) -> Cause:
         root: Below which ``proc`` lies.
     """
     reason, fix = _find_cause(root)
-    return Cause("user_namespace", reason, fix)
+    return Cause("user_namespace", reason, f'{fix}; or ask for security_level="low"')
 
 
 def _find_cause(root: Path) -> tuple[str, str]:
@@ -175,6 +178,10 @@ _UID_WORDS = (
     "uids from .* are in use|uid .* is not mapped here|uid .* cannot be dropped to"
     "|its uid range begins at 0"
 )
+_WAY_FIX = (
+    "let Python, its packages and the state folder lie where all users may go (in a container: an "
+    "interpreter below /usr or /opt, SANDBOX_STATE_DIR=/var/lib/sandbox-sdk), or use a plain user"
+)
 _KNOWN: tuple[tuple[str, Cause | Callable[[str, Path], Cause]], ...] = (
     (
         "setuid mode|setuid user",
@@ -184,6 +191,14 @@ _KNOWN: tuple[tuple[str, Cause | Callable[[str, Path], Cause]], ...] = (
     (
         "seccomp filter|system call filtering",
         Cause("seccomp", "no system call filter can be installed here", SECCOMP_FIX),
+    ),
+    (
+        "landlock_create_ruleset",
+        Cause("landlock", "there is no Landlock here, or it is filtered", LANDLOCK_FIX),
+    ),
+    (
+        "may not enter a folder on the way",
+        Cause("unprivileged_uid", "the uid to drop to would not reach it", _WAY_FIX),
     ),
     (
         "Can't mount proc|mount /proc|mount proc on",
