@@ -135,7 +135,7 @@ class LocalBackend:
             try:
                 return blank, await anyio.to_thread.run_sync(self._give, id, blank, files)
             except BaseException:
-                await blank.discard()
+                await self._engine.end(blank)
                 raise
 
         def make() -> Path:

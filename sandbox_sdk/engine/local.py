@@ -75,7 +75,7 @@ class Engine:
         self._uid_range = uid_range
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
-        self._pool = Pool(self._make, self._end_ready, supervisor, most=pool_size)
+        self._pool = Pool(self._make, self.end, supervisor, most=pool_size)
         self._host: _Host | None = None
         self._looking = anyio.Lock()  # guards _host
 
@@ -88,6 +88,12 @@ class Engine:
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
         return await self._pool.take(Shape.of(spec, template.key), spec)
+
+    async def end(self, blank: Blank) -> None:
+        """End a sandbox that stood ready and becomes nobody's, with its folder."""
+        with anyio.CancelScope(shield=True):
+            await blank.discard()
+            await anyio.to_thread.run_sync(reaper.remove_tree, blank.workspace.parent)
 
     async def _make(self, spec: SandboxSpec) -> Blank:
         """Start a sandbox of this spec that is nobody's; raises as ``start`` does."""
@@ -216,12 +222,6 @@ class Engine:
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()
-
-    async def _end_ready(self, blank: Blank) -> None:
-        """End a sandbox that nobody took, with its folder."""
-        with anyio.CancelScope(shield=True):
-            await blank.discard()
-            await anyio.to_thread.run_sync(reaper.remove_tree, blank.workspace.parent)
 
     async def _look(self) -> _Host:
         """Look at the host, once."""

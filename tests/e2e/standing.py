@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 from collections import Counter
@@ -32,9 +31,8 @@ class Standing:
         mounts: Mounts that each process of the SDK sees, this one first.
         networks: Network namespaces of the processes below, and those that launchers keep open.
         groups: Control groups of the state folder.
-        descriptors: What a process of the SDK has open -> how many.
+        descriptors: What a process of the SDK has open, locks of user ids among it -> how many.
         folders: Part of the state folder -> how many entries.
-        uids: User ids that are held.
         tasks: Tasks of this event loop.
     """
 
@@ -44,7 +42,6 @@ class Standing:
     groups: int
     descriptors: Mapping[str, int]
     folders: Mapping[str, int]
-    uids: int
     tasks: int
 
 
@@ -66,7 +63,6 @@ def look(state: Path) -> Standing:
             name: len(os.listdir(state / name)) if (state / name).exists() else 0
             for name in ("owners", "ready", "sandboxes", "runs", "agent")
         },
-        uids=_held_uids(state / "uids"),
         tasks=len(asyncio.all_tasks()),
     )
 
@@ -167,14 +163,3 @@ def _open(pid: int, *, whole: bool = False) -> list[str]:
             continue  # the one that listed them
         found.append(target if whole else re.sub(r"\d+", "N", target))
     return found
-
-
-def _held_uids(folder: Path) -> int:
-    held = 0
-    for path in folder.glob("*"):
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held += 1
-    return held
