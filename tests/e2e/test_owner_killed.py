@@ -148,7 +148,7 @@ async def _kill_in_turn(
                 await anyio.sleep(fraction * LATE_SECONDS)
             owner.kill()
             killed = time.monotonic()
-            await soon(lambda: not owner.left(), seconds=1)
+            await soon(lambda: not owner.left())
             assert owner.left() == [], f"{time.monotonic() - killed:.2f} s after the kill"
         results += owner.finished
         sandboxes += owner.sandboxes
@@ -222,7 +222,7 @@ async def test_second_process_while_and_after(tmp_path: Path) -> None:
         with pytest.raises(SandboxBusy, match=str(owner.pid)):
             await sandbox.run_command("true")
         owner.kill()
-        assert await soon(lambda: not owner.left(), seconds=1)
+        assert await soon(lambda: not owner.left())
         await sandbox.setup()
         assert await sandbox.files.read_text("kept") == sandbox.id
         exported = await sandbox.export_results(tmp_path / "out")
