@@ -81,6 +81,8 @@ def decide(
 def _refused(report: Mapping[str, Any], resources: Resources) -> Ended:
     """The end of a call for which no process could be started."""
     detail = f"no process could be started: {report.get('message')}"
+    if report["refused"] == errno.EACCES:
+        return Ended(kind=EndKind.POLICY_DENIED, detail=detail)
     if report["refused"] != errno.EAGAIN:
         return Ended(kind=EndKind.INFRA, safe_to_retry=True, detail=detail)
     return Ended(

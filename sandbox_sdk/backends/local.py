@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.backends.base import Channel, LimitHits, Standing
-from sandbox_sdk.engine import extract, payload, reaper
+from sandbox_sdk.engine import extract, payload, plain, reaper
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine, Places
@@ -263,6 +263,8 @@ class LocalBackend:
                 lease = await self._store.acquire_lease(dead.sandbox_id)
             except (SandboxBusy, SandboxNotFound):
                 continue  # another process was first
+            workspace = self._folders.workspace(dead.sandbox_id)
+            await anyio.to_thread.run_sync(reaper.remove_tree, plain.tmp(workspace))
             await self._store.mark_lost(lease)
             if dead.internal:
                 await self.delete(dead.sandbox_id)

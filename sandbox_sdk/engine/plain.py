@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -77,13 +78,13 @@ def _outside(path: str, view: View) -> str:
 
 
 def _make(links: Mapping[str, str], texts: Mapping[str, str]) -> None:
-    """Make links and files, each whole at once, for another process may do the same."""
+    """Make links and files, each whole at once, for another thread or process may do the same."""
     for path in (*links, *texts):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     for path, says in links.items():
         with suppress(FileExistsError):
             os.symlink(says, path)
     for path, text in texts.items():
-        beside = Path(f"{path}.{os.getpid()}.part")
+        beside = Path(f"{path}.{os.getpid()}-{threading.get_ident()}.part")
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)

@@ -170,10 +170,11 @@ class Running:
         while True:
             await anyio.sleep(WATCH_SECONDS)
             used = await anyio.to_thread.run_sync(meters.process_sum, self.launched.pid)
-            if (used.memory_bytes or 0) > most:
-                return await self._stop(EndKind.OOM, "memory", most)
+            # First, for what a fork bomb shares is counted as memory of each of its processes.
             if (used.pids or 0) - _OWN_PROCESSES > most_pids:
                 return await self._stop(EndKind.PIDS, "pids", most_pids)
+            if (used.memory_bytes or 0) > most:
+                return await self._stop(EndKind.OOM, "memory", most)
 
     def _exact_cpu_seconds(self) -> float | None:
         """CPU time to the nanosecond, or ``None`` where only clock ticks are counted."""

@@ -14,13 +14,14 @@ from typing import Any
 
 import faces
 import pytest
-from host import GROUPS
+from host import GROUPS, ROOT
 
 from sandbox_sdk import SandboxClient
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.testing import CHECKS
+from sandbox_sdk.testing import CHECKS, terminals
 from sandbox_sdk.testing.inside import PROGRAMS
 from sandbox_sdk.testing.lifecycle import cancelled_call_leaves_nothing
+from sandbox_sdk.values import EndKind
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,6 +30,17 @@ Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
 
 # A blocking call is given up by Ctrl-C, which has a test of its own below.
 ASYNC_ONLY = frozenset({cancelled_call_leaves_nothing})
+
+# There a plain user's sandboxes have none, for they would see those of the user (test below).
+ON_TERMINALS = frozenset(terminals.CHECKS)
+
+
+def promised(check: Check, face: str, level: str) -> bool:
+    """Whether a check is one of what a level offers by a face here."""
+    if face != "async" and check in ASYNC_ONLY:
+        return False
+    return ROOT or level != "low" or check not in ON_TERMINALS
+
 
 # The blocking face is the same over any runtime and level.
 WAYS: tuple[tuple[str, Open, str, str, int], ...] = (
@@ -47,7 +59,7 @@ CASES = [
     for face, opened, runtime, level, ready in WAYS
     if level != "high" or GROUPS
     for check in CHECKS
-    if face == "async" or check not in ASYNC_ONLY
+    if promised(check, face, level)
 ]
 
 
@@ -63,6 +75,22 @@ async def test_contract(
     }
     async with opened(tmp_path / "state", settings) as client:
         await check(client)
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(ROOT, reason="root's sandboxes have uids, and so terminals, of their own")
+async def test_a_plain_user_has_no_terminal_at_low(tmp_path: Path) -> None:
+    """It is refused in words that say what to do; the sandbox goes on."""
+    settings = {"security": {"level": "low"}}
+    async with (
+        AsyncSandboxClient(state_dir=tmp_path, config=settings) as client,
+        await client.create_sandbox("contract") as sandbox,
+    ):
+        refused = await sandbox.run_command("tty", tty=True)
+        after = await sandbox.run_command("echo on")
+    assert refused.ended.kind is EndKind.POLICY_DENIED
+    assert 'ask for "medium"' in refused.ended.detail
+    assert after.stdout == "on\n"
 
 
 def test_interrupted_blocking_call_leaves_nothing(tmp_path: Path) -> None:

@@ -111,6 +111,15 @@ async def test_owner_killed_at_any_moment(tmp_path: Path) -> None:
     await _kill_owners(tmp_path, rounds=40)
 
 
+@pytest.mark.timeout(120)
+async def test_owner_of_sandboxes_without_namespaces_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 kills at level ``low``, where no PID namespace takes along what runs."""
+    monkeypatch.setenv("SANDBOX_SECURITY_LEVEL", "low")
+    await _kill_owners(tmp_path, rounds=16)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(2 * 3600)
 async def test_owner_killed_at_any_moment_for_long(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ KILLED = {"signal": int(signal.SIGKILL)}
         ({"exit_code": 1}, FULL, False, EndKind.NONZERO),
         ({"refused": errno.EAGAIN}, NONE, True, EndKind.PIDS),
         ({"refused": errno.EMFILE}, NONE, True, EndKind.INFRA),
+        ({"refused": errno.EACCES}, NONE, True, EndKind.POLICY_DENIED),
         ({"exit_code": "0", "signal": None}, NONE, True, EndKind.NONZERO),
     ],
 )
@@ -46,7 +47,7 @@ def test_the_host_decides(
 ) -> None:
     ended = decide(report, NONE, after, alone=alone, resources=Resources())
     assert ended.kind is kind
-    assert ended.safe_to_retry == ("refused" in report)
+    assert ended.safe_to_retry == (report.get("refused") in (errno.EAGAIN, errno.EMFILE))
     assert (ended.limit is None) == (kind not in (EndKind.OOM, EndKind.PIDS, EndKind.DISK))
 
 
