@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import anyio
+from attacking import LIMITS
 from host import below, command_line, inits, running, soon
 
 from sandbox_sdk.client import AsyncSandboxClient
@@ -104,8 +105,9 @@ ENDINGS: tuple[Ending, ...] = (
 
 async def cycle(client: AsyncSandboxClient, ending: Ending, level: str) -> None:
     """Create a sandbox, use it until it ends in this way, and delete what is left."""
+    waived = LIMITS if level == "high" else ()
     sandbox = await client.create_sandbox(
-        "cycle", resources={"memory": MEMORY}, security_level=level
+        "cycle", resources={"memory": MEMORY}, security_level=level, waive=waived
     )
     await ending(client, sandbox)
     if ending is not delete:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from attacking import LIMITS
 from refusals import REFUSALS, Refusal
 from wheels import make_wheel
 from works import PYTHON, SHELL
@@ -21,8 +22,6 @@ from sandbox_sdk.sandbox import AsyncSandbox
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
-WAIVED = ("memory", "cpu", "pids")
-"""What a plain user can have bounded only where a control group was delegated to them."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asyn
 async def sandbox(client: AsyncSandboxClient, tmp_path: Path) -> AsyncIterator[AsyncSandbox]:
     wheel = make_wheel(tmp_path)
     async with await client.create_sandbox(
-        "compatible", template="host", files={wheel.name: wheel.read_bytes()}, waive=WAIVED
+        "compatible", template="host", files={wheel.name: wheel.read_bytes()}, waive=LIMITS
     ) as sandbox:
         yield sandbox
     await client.delete_sandbox(sandbox.id)
