@@ -21,6 +21,8 @@ from host import told
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
+HERE = Path(__file__).parent
+
 
 class KindClient(AsyncSandboxClient):
     """A client whose sandboxes may go without what their kind lets them.
@@ -37,6 +39,19 @@ class KindClient(AsyncSandboxClient):
     async def create_sandbox(self, name: str, **options: Any) -> AsyncSandbox:
         """Record a sandbox, with the kind's waivers unless others are given."""
         return await super().create_sandbox(name, **{"waive": self._waive, **options})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give an attack a minute where it says nothing else: many of them load the whole machine."""
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(60))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer for the end of a call than users are made to: what counts is that it comes."""
+    monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 15.0)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +126,7 @@ async def sandbox(
 def inside(sandbox: AsyncSandbox) -> Inside:
     """Return a function that runs an attack program in the sandbox."""
 
-    async def run(program: str, *arguments: str | Path) -> dict[str, str]:
+    async def run(program: str, *arguments: object) -> dict[str, str]:
         words = ["python", f"attacks/{program}.py", *map(str, arguments)]
         done = await sandbox.run_command(words, timeout=15)
         assert done.ok, f"{done.ended}: {done.stderr}"
@@ -124,7 +139,7 @@ def inside(sandbox: AsyncSandbox) -> Inside:
 def outside(tmp_path: Path) -> Outside:
     """Return a function that runs an attack program on the host, where it must work."""
 
-    def run(program: str, *arguments: str | Path) -> dict[str, str]:
+    def run(program: str, *arguments: object) -> dict[str, str]:
         words = [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
         done = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False

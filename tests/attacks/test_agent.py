@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from attacking import Inside, Outside
 
 from sandbox_sdk.errors import SandboxEnded
 from sandbox_sdk.sandbox import AsyncSandbox
@@ -63,6 +64,19 @@ async def test_limits_of_the_agent(sandbox: AsyncSandbox, victim: subprocess.Pop
     own = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
     assert (await sandbox.run_code(own)).ok
     assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
+
+
+async def test_tracing_the_agent(
+    inside: Inside, outside: Outside, victim: subprocess.Popen[bytes]
+) -> None:
+    """Code inside neither traces the agent nor reads it nor takes what it holds open."""
+    ways = ("trace", "read memory", "memory file", "take descriptor")
+    free = outside("host_process", victim.pid, "input")
+    assert {free[way] for way in ways} == {"worked"}
+
+    tried = await inside("host_process", 1, "agent")
+
+    assert {tried[way] for way in ways} <= {"EPERM", "EACCES"}
 
 
 async def test_call_that_resists_its_end(

