@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -135,19 +136,35 @@ class Engine:
             )
         shared = self._shared[key]
         runtime, launcher = await host.launchers.find(shared, key, spec.runtime)
+        hidden = name is None and runtime.clones and rules.namespaces
+        name = name or f"{self._places.prefix}-{next(self._numbers)}"
         try:
-            return await blanks.start(
-                name or f"{self._places.prefix}-{next(self._numbers)}",
-                spec,
-                workspace,
-                runtime=runtime,
-                launcher=launcher,
-                shared=shared,
-                hierarchy=host.hierarchy,
-                uid_range=self._uid_range,
-            )
+            async with self._hidden(workspace, name) if hidden else nullcontext(workspace) as shown:
+                blank = await blanks.start(
+                    name,
+                    spec,
+                    shown,
+                    runtime=runtime,
+                    launcher=launcher,
+                    shared=shared,
+                    hierarchy=host.hierarchy,
+                    uid_range=self._uid_range,
+                )
         except IsolationError as error:
             raise host.launchers.explained(error, key, spec.runtime) from error
+        blank.workspace = workspace
+        return blank
+
+    @asynccontextmanager
+    async def _hidden(self, workspace: Path, name: str) -> AsyncGenerator[Path, None]:
+        """Name a workspace otherwise for a while: clones inherit every name their zygote read."""
+        alias = self._places.ready / name
+        await anyio.to_thread.run_sync(alias.symlink_to, workspace.parent)
+        try:
+            yield alias / workspace.name
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(alias.unlink)
 
     async def hand_over(
         self,

@@ -51,7 +51,10 @@ def remove_ownerless(prefix: str, hierarchy: Hierarchy | None, folders: StateFol
         for name in filter(ownerless, groups):
             remove_group(hierarchy.group(name))
     for name in filter(ownerless, ready):
-        remove_tree(folders.ready / name)
+        if (folders.ready / name).is_symlink():
+            (folders.ready / name).unlink()
+        else:
+            remove_tree(folders.ready / name)
 
 
 def remove_tree(folder: Path) -> None:

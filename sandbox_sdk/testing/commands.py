@@ -200,7 +200,7 @@ async def started_command_streams_both_ways(client: AsyncSandboxClient) -> None:
 
 async def started_command_can_be_signalled(client: AsyncSandboxClient) -> None:
     """A signal reaches the command itself."""
-    script = "trap 'echo caught; exit 5' INT; echo ready; while true; do sleep 0.05; done"
+    script = "trap 'echo caught; exit 5' USR1; echo ready; while true; do sleep 0.05; done"
     async with (
         await client.create_sandbox("contract") as sandbox,
         sandbox.start_command(script) as process,
@@ -209,7 +209,7 @@ async def started_command_can_be_signalled(client: AsyncSandboxClient) -> None:
         async for data in process.stdout:
             output += data
             if output == b"ready\n":
-                await process.signal(signal.SIGINT)
+                await process.signal(signal.SIGUSR1)
         ended = await process.wait()
     assert (output, ended.exit_code) == (b"ready\ncaught\n", 5)
 

@@ -126,13 +126,8 @@ async def test_memory_of_an_earlier_sandbox(client: AsyncSandboxClient, ended: b
     assert not (set(canaries.values()) - {canaries["own"]}) & found
 
 
-async def test_ids_of_an_earlier_sandbox(
-    client: AsyncSandboxClient, kind: Kind, request: pytest.FixtureRequest
-) -> None:
+async def test_ids_of_an_earlier_sandbox(client: AsyncSandboxClient) -> None:
     """Nor does it find out what the other is called, and where on the host it is kept."""
-    if kind.runtime == "zygote":
-        why = "a zygote holds the plans of its sandboxes, ids and paths, in the memory it clones"
-        request.applymarker(pytest.mark.xfail(reason=why))
     async with (
         await client.create_sandbox("first") as first,
         await client.create_sandbox("second") as second,
