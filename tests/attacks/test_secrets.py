@@ -93,7 +93,10 @@ async def test_a05_tokens_paths_and_names(
     async with sandbox:
         for text in (SECRET, "name-of-canary", socket.gethostname()):
             done = await sandbox.run_command(["python", "attacks/environments.py", text])
-            assert "found" not in told(done.stdout).values(), text
+            found = {name for name, how in told(done.stdout).items() if how == "found"}
+            if text == socket.gethostname():  # so short a word may be part of an id, in a path
+                found.discard("self/mountinfo")
+            assert not found, text
         # Arguments and environments hold no host path at all.
         done = await sandbox.run_command(["python", "attacks/environments.py", str(tmp_path)])
         tried = told(done.stdout)
