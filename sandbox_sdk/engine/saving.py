@@ -49,6 +49,7 @@ def save(live: Path, saved: Path) -> tuple[str, ...]:
     fresh.mkdir(mode=0o700)
     copy = _Copy(None)
     try:
+        live.chmod(0o700)  # code inside may have shut it
         copy.tree(live, fresh)
     except OSError:
         reaper.remove_tree(fresh)

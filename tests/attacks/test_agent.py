@@ -79,6 +79,19 @@ async def test_tracing_the_agent(
     assert {tried[way] for way in ways} <= {"EPERM", "EACCES"}
 
 
+async def test_settings_of_the_agent(
+    inside: Inside, outside: Outside, victim: subprocess.Popen[bytes]
+) -> None:
+    """Code inside can neither offer the agent to the kernel that is out of memory, nor name it."""
+    names = ("oom_score_adj", "comm", "coredump_filter", "clear_refs", "sched")
+    free = outside("write_paths", *(f"/proc/{victim.pid}/{name}" for name in names))
+    assert set(free.values()) == {"worked"}
+
+    tried = await inside("write_paths", *(f"/proc/1/{name}" for name in names))
+
+    assert set(tried.values()) == {"EACCES"}
+
+
 async def test_call_that_resists_its_end(
     sandbox: AsyncSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
