@@ -84,7 +84,7 @@ def try_out(walls: Walls, uid: int) -> None:
         OSError: It does not; the step that failed is named.
     """
     limits = Limits(
-        outside_id=uid,
+        outside_id=uid or os.getuid(),
         gate=cgroups.Gate(),
         workspace=mounts.detached("/tmp", writable=True),  # noqa: S108 - the tree's own, empty
         tmp_bytes=_TRIAL_BYTES,
@@ -208,7 +208,7 @@ class ClonedChild(Clone):
         """
         plan = self._plan
         limits = Limits(
-            outside_id=self.uid,
+            outside_id=self.uid or os.getuid(),
             gate=self._gate,
             workspace=self._mount,
             tmp_bytes=plan["tmp_bytes"],

@@ -20,9 +20,10 @@ from sandbox_sdk.agent.launcher import Launcher, live_apart
 from sandbox_sdk.agent.sandbox_child import Child, memory_file
 from sandbox_sdk.agent.tree import Views, enter
 from sandbox_sdk.agent.zygote_start import read_plan, refuse
-from sandbox_sdk.isolation.walls import kernel, landlock, mounts, namespaces
+from sandbox_sdk.isolation.walls import capabilities, kernel, landlock, mounts, namespaces
 
 _SPARE_NETWORKS = 8
+_OUTER_ID = 1
 _INSIDE = ("preload", "site", "trusted", "seccomp", "landlock", "trial_uid")
 
 
@@ -56,7 +57,9 @@ def _enter(plan: dict[str, Any]) -> Views:
     else:
         uid, gid = os.geteuid(), os.getegid()
         kernel.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        namespaces.map_ids(0, uid, gid)  # as root of it all rights outlast an exec
+        # Not as its uid 0, which would own the /proc files of agents: to guests they are the same.
+        namespaces.map_ids(_OUTER_ID, uid, gid)
+        capabilities.keep_through_exec()
         mounts.cut_off()
     kernel.unshare(namespaces.CLONE_NEWNET)  # to which it may return from a sandbox's
     return enter(
