@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import get_args
+from typing import TypeVar, get_args
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.values import RuntimeName, SecurityLevel
+
+Name = TypeVar("Name", bound=str)
 
 LARGEST_SIZE = 2**53
 """The largest size in bytes that every JSON reader keeps exactly."""
@@ -206,11 +208,7 @@ def parse_level(value: object, path: str) -> SecurityLevel:
         ConfigError: There is none of that name.
     """
     levels: tuple[SecurityLevel, ...] = get_args(SecurityLevel)
-    for level in levels:
-        if value == level:
-            return level
-    hint = suggestion(value, levels) if isinstance(value, str) else f"; known are {levels}"
-    raise fault(path, f"no security level {describe(value)}{hint}")
+    return _one_of(levels, value, path, "security level")
 
 
 def parse_runtime(value: object, path: str) -> RuntimeName:
@@ -220,11 +218,15 @@ def parse_runtime(value: object, path: str) -> RuntimeName:
         ConfigError: There is none of that name.
     """
     names: tuple[RuntimeName, ...] = get_args(RuntimeName)
-    for name in names:
+    return _one_of(names, value, path, "runtime")
+
+
+def _one_of(known: tuple[Name, ...], value: object, path: str, what: str) -> Name:
+    for name in known:
         if value == name:
             return name
-    hint = suggestion(value, names) if isinstance(value, str) else f"; known are {names}"
-    raise fault(path, f"no runtime {describe(value)}{hint}")
+    hint = suggestion(value, known) if isinstance(value, str) else f"; known are {known}"
+    raise fault(path, f"no {what} {describe(value)}{hint}")
 
 
 def parse_seed(value: object, path: str) -> int:

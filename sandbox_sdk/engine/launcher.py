@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import attrs
 
+from sandbox_sdk.agent.sandbox_child import memory_file
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
 from sandbox_sdk.isolation import remedies
@@ -133,7 +134,7 @@ class Launcher:
         passed = [theirs.fileno()]
         stage = STAGE if os.geteuid() == 0 else ""
         if boot.plan is not None:
-            passed.append(_memory_file(json.dumps(boot.plan).encode()))
+            passed.append(memory_file(json.dumps(boot.plan)))
         python = getattr(sys, "_base_executable", sys.executable)
         words = [*map(str, passed)] if boot.plan is not None else [str(passed[0]), stage]
         argv = [python, "-I", "-S", str(agent), boot.task, *words]
@@ -307,10 +308,3 @@ def _refusal(what: str, why: str) -> SandboxError:
         return failure
     wall = Wall(name="zygote", in_force=False, detail=said, fix="run: sandbox-sdk doctor")
     return IsolationError(said, walls=(wall,))
-
-
-def _memory_file(content: bytes) -> int:
-    """Return a descriptor from which ``content`` can be read."""
-    descriptor = os.memfd_create("sandbox-sdk", os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    return descriptor

@@ -15,6 +15,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _VERSION_3 = 0x20080522
 _HIGHEST = 64
+_HEADER = struct.pack("=Ii", _VERSION_3, 0)  # of this process
+_SETS = struct.Struct("=6I")
 
 FIELDS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 """The capability sets of ``/proc/<pid>/status``."""
@@ -59,14 +61,8 @@ def regain() -> None:
     Raises:
         OSError: The kernel refused.
     """
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
-    sets = ctypes.create_string_buffer(24)
-    kernel.check(kernel.libc.capget(header, sets), "capget")
-    _, low, low_kept, _, high, high_kept = struct.unpack("=6I", sets)
-    sets = ctypes.create_string_buffer(
-        struct.pack("=6I", low, low, low_kept, high, high, high_kept)
-    )
-    kernel.check(kernel.libc.capset(header, sets), "capset")
+    _, low, low_kept, _, high, high_kept = _sets()
+    _set(low, low, low_kept, high, high, high_kept)
 
 
 def keep_through_exec() -> None:
@@ -77,14 +73,8 @@ def keep_through_exec() -> None:
     Raises:
         OSError: The kernel refused.
     """
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
-    sets = ctypes.create_string_buffer(24)
-    kernel.check(kernel.libc.capget(header, sets), "capget")
-    effective, low, _, effective_high, high, _ = struct.unpack("=6I", sets)
-    sets = ctypes.create_string_buffer(
-        struct.pack("=6I", effective, low, low, effective_high, high, high)
-    )
-    kernel.check(kernel.libc.capset(header, sets), "capset")
+    effective, low, _, effective_high, high, _ = _sets()
+    _set(effective, low, low, effective_high, high, high)
     for number in range(_HIGHEST):
         if (high << 32 | low) >> number & 1:
             raised = kernel.libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
@@ -97,6 +87,17 @@ def clear() -> None:
     Raises:
         OSError: The kernel refused.
     """
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
-    kernel.check(kernel.libc.capset(header, bytes(24)), "capset")
+    _set(0, 0, 0, 0, 0, 0)
     kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _sets() -> tuple[int, ...]:
+    """Effective, permitted and inheritable: the lower 32 numbers of each, then the higher."""
+    sets = ctypes.create_string_buffer(_SETS.size)
+    kernel.check(kernel.libc.capget(_HEADER, sets), "capget")
+    return _SETS.unpack(sets)
+
+
+def _set(*sets: int) -> None:
+    """Set what ``_sets`` returns."""
+    kernel.check(kernel.libc.capset(_HEADER, _SETS.pack(*sets)), "capset")
