@@ -28,7 +28,7 @@ class Collector:
         kept: Output bytes kept.
     """
 
-    def __init__(self, most: int, *, until_answer: bool = False) -> None:
+    def __init__(self, most: int, *, until_answer: bool) -> None:
         self.done = anyio.Event()
         self.full = False
         self.seen = 0
@@ -147,7 +147,7 @@ async def run_command(
         SandboxEnded: The sandbox has ended before.
     """
     began = time.monotonic()
-    collector = Collector(link.resources.output_bytes)
+    collector = Collector(link.resources.output_bytes, until_answer=False)
     exchange = await link.start({"kind": "command", **request}, collector)
     verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
     ended = await link.judge(exchange, verdict)
@@ -157,22 +157,6 @@ async def run_command(
         stderr_bytes=collector.stderr,
         duration=time.monotonic() - began,
     )
-
-
-async def run_python(link: Link, code: str, *, timeout: float | None) -> CodeResult:
-    """Run code to its end in a fresh context.
-
-    Raises:
-        SandboxEnded: The sandbox has ended before.
-        ProtocolError: What the context answered is no result.
-    """
-    began = time.monotonic()
-    collector = Collector(link.resources.output_bytes)
-    exchange = await link.start({"kind": "python"}, collector)
-    verdict = await wait(link, exchange, collector, stdin=piece(code), timeout=timeout)
-    await link.kill(exchange)  # only if its answer was too long to be waited for
-    ended = await link.judge(exchange, verdict)
-    return code_result(collector, ended, began)
 
 
 def as_code(done: CommandResult) -> CodeResult:

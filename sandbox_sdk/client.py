@@ -48,7 +48,7 @@ class AsyncSandboxClient:
     ) -> None:
         self._settings = Settings.load(auth_config, config=config, state_dir=state_dir)
         self._opened: Parts | None = None
-        self._opening = anyio.Lock()  # guards _opened
+        self._opening = anyio.Lock(fast_acquire=True)  # guards _opened
         self._closed = False
         self._sandboxes: dict[str, AsyncSandbox] = {}
 

@@ -33,6 +33,7 @@ class Link:
         self.resources = resources
         self._backend = backend
         self._exchanges: Exchanges | None = None
+        self._leaving: list[Exchange] = []
         self._ready = anyio.Event()
         self.ended: Ended | None = None
 
@@ -57,6 +58,7 @@ class Link:
         Raises:
             SandboxEnded: The sandbox has ended.
         """
+        await self._settle()
         before = await self._backend.limit_hits(self.id)
         if self._exchanges is None:
             raise await self.why_ended()
@@ -64,6 +66,22 @@ class Link:
             exchange = await self._exchanges.open(request, sink)
         exchange.before = before
         return exchange
+
+    def leave(self, exchange: Exchange) -> None:
+        """Let a context that has answered end by itself; what is started next finds it gone."""
+        if not exchange.over.is_set():
+            self._leaving.append(exchange)
+
+    async def _settle(self) -> None:
+        """Wait for the contexts that were left, and end one that does not end."""
+        while self._leaving:
+            exchange = self._leaving[-1]
+            with anyio.move_on_after(KILL_SECONDS):
+                await exchange.over.wait()
+            if not exchange.over.is_set():
+                await self.kill(exchange)
+            if exchange in self._leaving:
+                self._leaving.remove(exchange)
 
     async def begin(self, exchange: Exchange) -> None:
         """Note that a new call begins on a kept exchange."""

@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from sandbox_sdk import calls, requests
-from sandbox_sdk.contexts import Context
+from sandbox_sdk.contexts import Context, run_fresh
 from sandbox_sdk.errors import ConfigError, SandboxClosed
 from sandbox_sdk.files import AsyncFiles
 from sandbox_sdk.link import Link
@@ -51,7 +51,7 @@ class AsyncSandbox:
         self._isolation: Isolation | None = None
         self._limits: tuple[Limit, ...] = ()
         self._contexts: dict[str, Context] = {}
-        self._setting_up = anyio.Lock()  # guards _link: one set-up at a time
+        self._setting_up = anyio.Lock(fast_acquire=True)  # guards _link: one set-up at a time
         self._files = AsyncFiles(self._linked, info.id, parts.backend.read_file)
 
     async def __aenter__(self) -> Self:
@@ -251,7 +251,7 @@ class AsyncSandbox:
             raise ConfigError(f'language: {language!r} is not known; use "python" or "bash"')
         link = await self._linked()
         if context is None:
-            return await calls.run_python(link, source, timeout=seconds)
+            return await run_fresh(link, source, timeout=seconds)
         kept = self._contexts.setdefault(context, Context())
         return await kept.run(link, source, timeout=seconds)
 

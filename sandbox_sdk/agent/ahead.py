@@ -107,9 +107,11 @@ def _serve(packages: list[str], outputs: list[int]) -> None:
     guest.leave_agent([SOCKET])
     os.setpgid(0, 0)
     contexts.make_importable(packages)
+    context = contexts.Context(SOCKET)
+    context.exercise()
     lines = os.fdopen(SOCKET, "rb")
     settings = lines.readline()
     if settings:
         guest.take_settings(guest.Settings.parse(settings))
-        os._exit(contexts.serve(lines, SOCKET))
+        os._exit(context.serve(lines))
     os._exit(0)

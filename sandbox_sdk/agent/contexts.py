@@ -46,7 +46,7 @@ def program(
         os.setpgid(0, 0)
         guest.take_settings(settings)
         make_importable(settings.site)
-        os._exit(serve(os.fdopen(code, "rb"), results))
+        os._exit(Context(results).serve(os.fdopen(code, "rb")))
 
     return run
 
@@ -59,68 +59,89 @@ def make_importable(packages: list[str]) -> None:
             _IMPORTABLE.add(folder)
 
 
-def serve(code: BinaryIO, results: int) -> int:
-    """Run pieces of code until the host ends the stream; return the exit code.
+class Context:
+    """One ``__main__``, and what runs pieces of code in it."""
 
-    Args:
-        code: Where each piece comes as a line of JSON.
-        results: The descriptor to answer on.
-    """
-    module = ModuleType("__main__")
-    sys.modules["__main__"] = module
-    sys.argv = [""]
-    sys.path[0] = ""  # was the agent's own folder
-    site.setquit()  # as any Python has them; ours runs without site
-    site.sethelper()
-    # Left-over state of the agent that guest code would trip over or see. It is kept alive, for
-    # to free it would touch, and so copy, every page that it lies on.
-    kept = [sys.modules.pop(name) for name in list(sys.modules) if name.startswith("sandbox_sdk")]
-    gc.enable()
-    _line_buffered()
-    shown = displays.Displays()
-    builtins.display = shown.display  # type: ignore[attr-defined]  # as notebooks have it
-    with code as pieces:
-        for number, line in enumerate(pieces, 1):
-            answer = _run(json.loads(line)["code"], number, module.__dict__, shown)
-            _flush()
-            error = answer.get("error")
-            texts = [*answer["results"], error] if error else answer["results"]
-            answers.write_all(results, answers.encode_answer(answer, texts))
-            if "exit" in answer:
-                return int(answer["exit"])
-    del kept
-    return 0
+    def __init__(self, results: int) -> None:
+        """Make this process, which has left the agent, one that runs Python code.
+
+        Args:
+            results: The descriptor to answer on.
+        """
+        self._results = results
+        self._shown = displays.Displays()
+        module = ModuleType("__main__")
+        self._names = module.__dict__
+        sys.modules["__main__"] = module
+        sys.argv = [""]
+        sys.path[0] = ""  # was the agent's own folder
+        site.setquit()  # as any Python has them; ours runs without site
+        site.sethelper()
+        # Left-over state of the agent that guest code would trip over or see. It is kept alive,
+        # for to free it would touch, and so copy, every page that it lies on.
+        ours = [name for name in sys.modules if name.startswith("sandbox_sdk")]
+        self._kept = [sys.modules.pop(name) for name in ours]
+        gc.enable()
+        _line_buffered()
+        builtins.display = self._shown.display  # type: ignore[attr-defined]  # as in notebooks
+
+    def exercise(self) -> None:
+        """Run a piece without effect, so that what running takes is this process's own memory."""
+        self._answer(0, b'{"code": "0"}')
+        del linecache.cache[_name(0)]
+
+    def serve(self, code: BinaryIO) -> int:
+        """Run pieces of code until the host ends the stream; return the exit code.
+
+        Args:
+            code: Where each piece comes as a line of JSON.
+        """
+        with code as pieces:
+            for number, line in enumerate(pieces, 1):
+                text, exit_code = self._answer(number, line)
+                answers.write_all(self._results, text)
+                if exit_code is not None:
+                    return exit_code
+        return 0
+
+    def _answer(self, number: int, line: bytes) -> tuple[bytes, int | None]:
+        """Run one piece; return the lines that answer it, and the code that it asked to exit with.
+
+        ``value`` in the answer says that the last of its results is the value of the last
+        expression.
+        """
+        answer = self._run(json.loads(line)["code"], _name(number))
+        _flush()
+        error = answer.get("error")
+        texts = [*answer["results"], error] if error else answer["results"]
+        return answers.encode_answer(answer, texts), answer.get("exit")
+
+    def _run(self, source: str, name: str) -> dict[str, Any]:
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        answer: dict[str, Any] = {}
+        described = None
+        try:
+            body, last = _split(source, name)
+            exec(body, self._names)  # noqa: S102 - running guest code is what this process is for
+            value = None if last is None else eval(last, self._names)  # noqa: S307
+            if value is not None:
+                described = self._shown.describe(value)
+        except SystemExit as exit_:
+            answer["exit"] = _exit_code(exit_.code)
+        except BaseException as error:  # noqa: BLE001 - whatever guest code raises is its result
+            answer["error"] = _describe(error)
+        answer["results"], omitted = self._shown.take()
+        if described is not None:
+            answer["results"].append(described)
+            answer["value"] = True
+        if omitted:
+            answer["omitted"] = omitted
+        return answer
 
 
-def _run(
-    source: str, number: int, names: dict[str, Any], shown: displays.Displays
-) -> dict[str, Any]:
-    """Run one piece and return the answer.
-
-    ``value`` in it says that the last of its results is the value of the last expression;
-    ``exit`` is the code that it asked to exit with.
-    """
-    name = f"<code {number}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    answer: dict[str, Any] = {}
-    described = None
-    try:
-        body, last = _split(source, name)
-        exec(body, names)  # noqa: S102 - running guest code is what this process is for
-        value = None if last is None else eval(last, names)  # noqa: S307
-        if value is not None:
-            described = shown.describe(value)
-    except SystemExit as exit_:
-        answer["exit"] = _exit_code(exit_.code)
-    except BaseException as error:  # noqa: BLE001 - whatever guest code raises is its result
-        answer["error"] = _describe(error)
-    answer["results"], omitted = shown.take()
-    if described is not None:
-        answer["results"].append(described)
-        answer["value"] = True
-    if omitted:
-        answer["omitted"] = omitted
-    return answer
+def _name(number: int) -> str:
+    """The file name of a piece, as tracebacks show it."""
+    return f"<code {number}>"
 
 
 def _split(source: str, name: str) -> tuple[CodeType, CodeType | None]:

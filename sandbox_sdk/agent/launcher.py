@@ -28,6 +28,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LARGEST = 256 * 1024
 _MOST_CHANNELS = 2
 _RETRY_SECONDS = 0.005
+_IDLE_SECONDS = 0.01  # without a request, before something is prepared
 _PATIENCE_SECONDS = 5.0
 
 
@@ -71,16 +72,24 @@ class Launcher:
         """Serve until the socket or the owner ends, then take every sandbox along."""
         self._say({"say": "ready", "pid": os.getpid()})
         while self._serving:
-            more = self._idle()
-            self._turn(0 if more else _RETRY_SECONDS if self._leaving else None)
+            if not self._turn(self._patience()) and self._wants_idle():
+                self._idle()
         for child in self._children.values():
             child.kill()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (self._children or self._leaving) and time.monotonic() < deadline:
             self._turn(_RETRY_SECONDS)
 
-    def _turn(self, timeout: float | None) -> None:
-        for key, _ in self._selector.select(timeout):
+    def _patience(self) -> float | None:
+        """How long to wait for a request, in seconds; ``None`` is for ever."""
+        if self._leaving:
+            return _RETRY_SECONDS
+        return _IDLE_SECONDS if self._wants_idle() else None
+
+    def _turn(self, timeout: float | None) -> bool:
+        """Do what is asked for within a time, in seconds; return whether anything was."""
+        asked = self._selector.select(timeout)
+        for key, _ in asked:
             key.data()
         for name, (child, status) in list(self._leaving.items()):
             with self._host():
@@ -96,10 +105,14 @@ class Launcher:
                         "counted": child.counted._asdict(),
                     }
                 )
+        return bool(asked)
 
-    def _idle(self) -> bool:
-        """Prepare something while nothing is asked for; return whether there is more to do."""
+    def _wants_idle(self) -> bool:
+        """Whether there is something to prepare while nothing is asked for."""
         return False
+
+    def _idle(self) -> None:
+        """Prepare something."""
 
     def _host(self) -> AbstractContextManager[None]:
         """See the host, where this process does not see it anyway."""

@@ -133,9 +133,10 @@ class Zygote(Launcher):
                 os.close(network)
         return child
 
-    def _idle(self) -> bool:
-        """Make a network namespace ahead; return whether another is wanted."""
-        if len(self._networks) < _SPARE_NETWORKS:
-            self._networks.append(namespaces.enter_new_network())
-            kernel.setns(self._own_network, namespaces.CLONE_NEWNET)
+    def _wants_idle(self) -> bool:
         return len(self._networks) < _SPARE_NETWORKS
+
+    def _idle(self) -> None:
+        """Make a network namespace ahead."""
+        self._networks.append(namespaces.enter_new_network())
+        kernel.setns(self._own_network, namespaces.CLONE_NEWNET)

@@ -7,8 +7,9 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,13 @@ from sandbox_sdk.engine.local import Engine, Places
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
-from sandbox_sdk.errors import FileError, ProtocolError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.errors import (
+    FileError,
+    ProtocolError,
+    SandboxBusy,
+    SandboxError,
+    SandboxNotFound,
+)
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.store.base import Store, Taken
@@ -81,6 +88,7 @@ class LocalBackend:
             uid_range=uid_range,
             pool_size=pool_size,
         )
+        self._new: dict[str, SandboxSpec] = {}  # made here, and never started since
         self._held: dict[str, _Held] = {}
         self._ended: dict[str, Ended] = {}
         self._starting: dict[str, anyio.Lock] = {}  # one start or stop of a sandbox at a time
@@ -89,6 +97,7 @@ class LocalBackend:
         """Record a new sandbox."""
         info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
         await self._store.insert_sandbox(info)
+        self._new[info.id] = spec
         return info
 
     async def start(self, id: str) -> Standing:
@@ -104,53 +113,65 @@ class LocalBackend:
             )
 
     async def _start(self, id: str) -> _Held:
-        taken = await self._store.take_sandbox(id, started_at=time.time())
-        spec, lease = taken.info.spec, taken.lease
+        taking = self._store.take_sandbox(id, started_at=time.time())
         try:
+            taken, blank, workspace = await self._place(id, taking)
 
             async def on_end(running: Running, ended: Ended) -> None:
                 self._ended[id] = ended
                 if held := self._held.pop(id, None):
                     held.channel.close()
                 await self._store.update_sandbox(
-                    lease, state=SandboxState.STOPPED, ended=ended, release=True
+                    taken.lease, state=SandboxState.STOPPED, ended=ended, release=True
                 )
 
-            blank, workspace = await self._place(id, taken)
-            running, channel = await self._engine.hand_over(blank, id, spec, workspace, on_end)
+            running, channel = await self._engine.hand_over(
+                blank, id, taken.info.spec, workspace, on_end
+            )
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._store.put_back(taken)
+                await self._put_back(taking)
             raise
         self._ended.pop(id, None)
         held = self._held[id] = _Held(taken.info, running, channel)
         await self._supervisor.start_soon(running.guard)
         return held
 
-    async def _place(self, id: str, taken: Taken) -> tuple[Blank, Path]:
-        """Return a sandbox that is nobody's yet, over the workspace of this one."""
-        spec, files = taken.info.spec, taken.files
-        first = taken.before.started_at is None
-        if first and (blank := await self._engine.take(spec)) is not None:
-            try:
-                return blank, await anyio.to_thread.run_sync(self._give, id, blank, files)
-            except BaseException:
-                await self._engine.end(blank)
-                raise
+    async def _place(self, id: str, taking: Awaitable[Taken]) -> tuple[Taken, Blank, Path]:
+        """Start what becomes this sandbox; return it over the workspace of this one."""
+        nobodys: Blank | None = None
+        try:
+            if (spec := self._new.pop(id, None)) is not None:
+                # It starts while the lease is written, and is nobody's meanwhile.
+                nobodys = await self._engine.take(spec)
+            taken = await taking
+            if nobodys is None and taken.before.started_at is None:
+                nobodys = await self._engine.take(taken.info.spec)
+            if nobodys is not None:
+                give = partial(self._give, id, nobodys, taken.files)
+                return taken, nobodys, await anyio.to_thread.run_sync(give)
+        except BaseException:
+            if nobodys is not None:
+                await self._engine.end(nobodys)
+            raise
+        workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
+        return taken, await self._engine.start(taken.info.spec, workspace), workspace
 
-        def make() -> Path:
-            workspace = self._folders.make_workspace(id)
-            _fill(workspace, files, None)
-            return workspace
-
-        workspace = await anyio.to_thread.run_sync(make)
-        return await self._engine.start(spec, workspace), workspace
+    async def _put_back(self, taking: Awaitable[Taken]) -> None:
+        """Undo a lease, if it came to be ours."""
+        try:
+            taken = await taking
+        except SandboxError as error:
+            log.debug("sandbox.not_taken", extra={"reason": str(error)})
+        else:
+            await self._store.put_back(taken)
 
     def _give(self, id: str, blank: Blank, files: Mapping[str, bytes]) -> Path:
         """Make the workspace of a sandbox that was nobody's this one's."""
         reaper.remove_tree(self._folders.sandbox(id))  # of an attempt that failed
         workspace = self._folders.take_over(blank.workspace.parent, id)
         _fill(workspace, files, None if blank.in_memory else blank.launched.uid or None)
+        self._engine.prepare()
         return workspace
 
     async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:
@@ -174,6 +195,7 @@ class LocalBackend:
             await self._store.delete_sandbox(lease)
             folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
             await anyio.to_thread.run_sync(_remove, folders)
+        self._new.pop(id, None)
         self._starting.pop(id, None)
         self._ended.pop(id, None)
 
@@ -286,7 +308,7 @@ class LocalBackend:
         return held.running.workspace if held else self._folders.workspace(id)
 
     def _lock(self, id: str) -> anyio.Lock:
-        return self._starting.setdefault(id, anyio.Lock())
+        return self._starting.setdefault(id, anyio.Lock(fast_acquire=True))
 
 
 def group_prefix(state_dir: Path) -> str:

@@ -100,7 +100,9 @@ class Launcher:
         self._launched: dict[str, Launched] = {}
         self._ready = anyio.Event()
         self._refusal: SandboxError | None = None
-        self._sending = anyio.Lock()  # one task at a time may wait for room in the socket
+        self._sending = anyio.Lock(
+            fast_acquire=True
+        )  # one task at a time may wait for room in the socket
         self.alive = True
         self.launches = 0
         self._launching = 0

@@ -114,7 +114,7 @@ class Launchers:
     async def _launcher(self, runtime: Runtime, shared: TemplatePlan, key: object) -> Launcher:
         key = (runtime.name, key if runtime.clones else None)
         await self._end_retired()
-        async with self._locks.setdefault(key, anyio.Lock()):
+        async with self._locks.setdefault(key, anyio.Lock(fast_acquire=True)):
             launcher = self._launchers.get(key)
             if launcher is not None and launcher.alive and launcher.launches < _MOST_LAUNCHES:
                 return launcher.expect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -77,36 +78,48 @@ class Engine:
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
         self._pool = Pool(self._make, self.end, supervisor, most=pool_size)
+        self._spare: deque[Path] = deque()
         self._host: _Host | None = None
-        self._looking = anyio.Lock()  # guards _host
+        self._looking = anyio.Lock(fast_acquire=True)  # guards _host
 
-    async def take(self, spec: SandboxSpec) -> Blank | None:
-        """Return a sandbox of this spec that stands ready, or ``None``.
+    async def take(self, spec: SandboxSpec) -> Blank:
+        """Return a sandbox of this spec that is nobody's: one that stands ready, else a new one.
 
-        Raises:
-            TemplateError: Its template cannot be had.
+        Its workspace is empty, and the caller's to move. Raises as ``start`` does.
         """
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
-        return await self._pool.take(Shape.of(spec, template.key), spec)
+        ready = await self._pool.take(Shape.of(spec, template.key), spec)
+        return ready or await self._make(spec)
 
     async def end(self, blank: Blank) -> None:
-        """End a sandbox that stood ready and becomes nobody's, with its folder."""
+        """End a sandbox that becomes nobody's, with its folder."""
         with anyio.CancelScope(shield=True):
             await blank.discard()
             await anyio.to_thread.run_sync(reaper.remove_tree, blank.workspace.parent)
 
     async def _make(self, spec: SandboxSpec) -> Blank:
         """Start a sandbox of this spec that is nobody's; raises as ``start`` does."""
-        name = f"{self._places.prefix}-{next(self._numbers)}"
-        workspace = self._places.ready / name / "workspace"
-        await anyio.to_thread.run_sync(lambda: workspace.mkdir(mode=0o700, parents=True))
+        spare, make = self._spare, self._new_workspace
+        workspace = spare.popleft() if spare else await anyio.to_thread.run_sync(make)
         try:
-            return await self.start(spec, workspace, name=name)
+            return await self.start(spec, workspace, name=workspace.parent.name)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(reaper.remove_tree, workspace.parent)
             raise
+
+    def _new_name(self) -> str:
+        return f"{self._places.prefix}-{next(self._numbers)}"
+
+    def prepare(self) -> None:
+        """Make the workspace of the sandbox after this; any thread may do so."""
+        self._spare.append(self._new_workspace())
+
+    def _new_workspace(self) -> Path:
+        workspace = self._places.ready / self._new_name() / "workspace"
+        workspace.mkdir(mode=0o700, parents=True)
+        return workspace
 
     async def start(self, spec: SandboxSpec, workspace: Path, *, name: str | None = None) -> Blank:
         """Start a sandbox of this spec over a workspace.
@@ -137,7 +150,7 @@ class Engine:
         shared = self._shared[key]
         runtime, launcher = await host.launchers.find(shared, key, spec.runtime)
         hidden = name is None and runtime.clones and rules.namespaces
-        name = name or f"{self._places.prefix}-{next(self._numbers)}"
+        name = name or self._new_name()
         try:
             async with self._hidden(workspace, name) if hidden else nullcontext(workspace) as shown:
                 blank = await blanks.start(
@@ -236,12 +249,17 @@ class Engine:
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
         await self._pool.aclose()
+        for workspace in self._spare:
+            await anyio.to_thread.run_sync(reaper.remove_tree, workspace.parent)
+        self._spare.clear()
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()
 
     async def _look(self) -> _Host:
         """Look at the host, once."""
+        if self._host is not None:
+            return self._host
         async with self._looking:
             if self._host is None:
                 agent = await anyio.to_thread.run_sync(payload.install, self._places.agent)

@@ -40,7 +40,8 @@ class Supervisor:
             raise SandboxClosed("the client is closed; create a new one")
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-        await self._ready.wait()
+        if self._group is None:
+            await self._ready.wait()
         if self._group is not None:
             self._group.start_soon(self._guarded, func, args)
 

@@ -95,7 +95,7 @@ class Templates:
         """
         key = key_of(spec.packages) if spec.packages else spec.template
         key = key or LEVELS[spec.security_level].default_template
-        async with self._locks.setdefault(key, anyio.Lock()):
+        async with self._locks.setdefault(key, anyio.Lock(fast_acquire=True)):
             if key not in self._ready:
                 if spec.packages:
                     await self.build(spec.packages)

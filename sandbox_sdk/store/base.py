@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 import attrs
@@ -88,8 +88,10 @@ class Store(Protocol):
         """
         ...
 
-    async def take_sandbox(self, id: str, *, started_at: float) -> Taken:
+    def take_sandbox(self, id: str, *, started_at: float) -> Awaitable[Taken]:
         """Take the right to run a sandbox, and record that it runs, in one write.
+
+        The write begins with the call; it is awaited for its outcome.
 
         Raises:
             SandboxNotFound: There is none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import cache, partial
 
 import anyio
@@ -59,7 +59,7 @@ class SQLiteStore:
         call = partial(records.get, id=id, lives=self._lives)
         return await self._writer.run(call, writes=False)
 
-    async def take_sandbox(self, id: str, *, started_at: float) -> Taken:
+    def take_sandbox(self, id: str, *, started_at: float) -> Awaitable[Taken]:
         """Take the right to run a sandbox; see ``Store.take_sandbox``."""
 
         def take(connection: sqlite3.Connection) -> Taken:
@@ -85,7 +85,7 @@ class SQLiteStore:
             )
             return Taken(lease=lease, before=before, info=now, files=files)
 
-        return await self._writer.run(take, writes=True)
+        return self._writer.submit(take, writes=True)
 
     async def put_back(self, taken: Taken) -> None:
         """Undo ``take_sandbox``; see ``Store.put_back``."""

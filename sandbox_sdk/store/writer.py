@@ -97,12 +97,19 @@ class Writer:
     async def run(self, call: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         """Run a call on the connection and return what it returned, once it is durable.
 
+        Args and Raises: see ``submit``.
+        """
+        return await self.submit(call, writes=writes)
+
+    def submit(self, call: Callable[[sqlite3.Connection], T], *, writes: bool) -> asyncio.Future[T]:
+        """Have a call run on the connection; await what is returned for its outcome.
+
         Args:
             call: Gets the connection; if it raises, only its own changes are undone.
             writes: Whether it changes anything.
 
         Raises:
-            StateError: SQLite could not read or write.
+            StateError: SQLite could not read or write; raised when awaited.
             SandboxClosed: The writer is closed.
         """
         if os.getpid() != self._pid:
@@ -115,8 +122,7 @@ class Writer:
             if self._closed:
                 raise SandboxClosed("the client is closed; make a new one")
             self._jobs.put(job)
-        result: T = await job.future
-        return result
+        return job.future
 
     async def stop(self, last: Callable[[sqlite3.Connection], None]) -> None:
         """Finish the calls that wait, run ``last``, and close the connection; again is nothing.

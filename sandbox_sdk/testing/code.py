@@ -43,19 +43,33 @@ async def exit_code_of_code_is_kept(client: AsyncSandboxClient) -> None:
     assert after.text == "1"
 
 
-async def answer_outlives_a_slow_exit(client: AsyncSandboxClient) -> None:
-    """Code that answered is left to end by itself, however long its process takes to."""
-    slow = """
+_AT_THE_END = """
 import sys, time
 def last(frame, event, _):
-    if (event, frame.f_code.co_name) == ("return", "serve"): time.sleep(0.2)
+    if (event, frame.f_code.co_name) == ("return", "serve"): at_the_end()
 sys.setprofile(last)
 6 * 7
 """
+
+
+async def next_call_finds_a_slow_process_gone(client: AsyncSandboxClient) -> None:
+    """An answer need not wait for its process to end, and what is started next does."""
+    slow = "def at_the_end(): time.sleep(0.2); open('ended', 'w').close()"
     async with await client.create_sandbox("contract") as sandbox:
-        done = await sandbox.run_code(slow)
+        done = await sandbox.run_code(slow + _AT_THE_END)
+        found = await sandbox.run_command("ls")
     assert (done.ended.kind, done.text) == (EndKind.OK, "42")
-    assert done.duration > 0.2
+    assert found.stdout == "ended\n"
+
+
+async def next_call_ends_an_endless_process(client: AsyncSandboxClient) -> None:
+    """A process that answered and does not end is ended before anything else begins."""
+    endless = "def at_the_end(): open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    async with await client.create_sandbox("contract") as sandbox:
+        done = await sandbox.run_code(f"import os\n{endless}{_AT_THE_END}")
+        found = await sandbox.run_command("kill -0 $(cat pid)")
+    assert (done.ended.kind, done.text) == (EndKind.OK, "42")
+    assert found.ended.kind is EndKind.NONZERO
 
 
 async def fresh_context_forgets(client: AsyncSandboxClient) -> None:
@@ -183,7 +197,8 @@ CHECKS = (
     last_expression_is_the_result,
     exception_is_described,
     exit_code_of_code_is_kept,
-    answer_outlives_a_slow_exit,
+    next_call_finds_a_slow_process_gone,
+    next_call_ends_an_endless_process,
     fresh_context_forgets,
     kept_context_remembers,
     endless_code_is_ended,
