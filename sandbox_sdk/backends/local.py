@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -23,6 +22,7 @@ from sandbox_sdk.engine.local import Engine, Places
 from sandbox_sdk.engine.running import Running
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
+from sandbox_sdk.engine.watchdog import Watchdog
 from sandbox_sdk.errors import (
     FileError,
     ProtocolError,
@@ -88,6 +88,7 @@ class LocalBackend:
             uid_range=uid_range,
             pool_size=pool_size,
         )
+        self._watchdog = Watchdog(supervisor)
         self._new: dict[str, SandboxSpec] = {}  # made here, and never started since
         self._held: dict[str, _Held] = {}
         self._ended: dict[str, Ended] = {}
@@ -134,7 +135,7 @@ class LocalBackend:
             raise
         self._ended.pop(id, None)
         held = self._held[id] = _Held(taken.info, running, channel)
-        await self._supervisor.start_soon(running.guard)
+        await self._supervisor.start_soon(running.guard, self._watchdog)
         return held
 
     async def _place(self, id: str, taking: Awaitable[Taken]) -> tuple[Taken, Blank, Path]:
@@ -148,8 +149,8 @@ class LocalBackend:
             if nobodys is None and taken.before.started_at is None:
                 nobodys = await self._engine.take(taken.info.spec)
             if nobodys is not None:
-                give = partial(self._give, id, nobodys, taken.files)
-                return taken, nobodys, await anyio.to_thread.run_sync(give)
+                placed = await anyio.to_thread.run_sync(self._give, id, nobodys, taken.files)
+                return taken, nobodys, placed
         except BaseException:
             if nobodys is not None:
                 await self._engine.end(nobodys)

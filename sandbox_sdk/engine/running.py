@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,16 +14,11 @@ from sandbox_sdk.engine import meters, reaper, saving
 from sandbox_sdk.engine.activity import Activity
 from sandbox_sdk.engine.gauge import Gauge
 from sandbox_sdk.engine.launcher import Launched, Launcher
-from sandbox_sdk.engine.limits import WATCH_SECONDS
+from sandbox_sdk.engine.watchdog import Bound, Watch, Watchdog
 from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
 from sandbox_sdk.values import Ended, EndKind, Isolation, Limit, SandboxSpec, Usage
 
 log = logging.getLogger("sandbox_sdk.engine")
-
-# A walk may take a twentieth of the time: large workspaces are looked at less often.
-_WALK_SHARE = 20
-
-_OWN_PROCESSES = 2  # the agent and a keeper
 
 
 @attrs.define(eq=False)
@@ -74,26 +68,50 @@ class Running:
         await self.launcher.kill(self.launched)
         await self.over.wait()
 
-    async def guard(self) -> None:
-        """Keep its time, memory and disk until it ends, then clear up. One task runs this."""
-        started = anyio.current_time()
+    async def guard(self, watchdog: Watchdog) -> None:
+        """Wait for its end, held to its limits meanwhile, then clear up. One task runs this."""
+        watch = self._watch()
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._watch_clock, started)
-                resources = self.spec.resources
-                if self.saved is None:
-                    most_bytes, most_files = resources.disk_bytes, resources.disk_files
-                    group.start_soon(self._watch_disk, self.workspace, most_bytes, most_files)
-                if self.tmp is not None:
-                    most_bytes = resources.tmp_bytes
-                    group.start_soon(self._watch_disk, self.tmp, most_bytes, None)
-                if self.group is None:
-                    group.start_soon(self._watch_processes)
-                await anyio.wait_readable(self.launched.pidfd)
-                group.cancel_scope.cancel()
+            await watchdog.add(watch)
+            await anyio.wait_readable(self.launched.pidfd)
         finally:
+            watchdog.discard(watch)
             with anyio.CancelScope(shield=True):
                 await self._clear_up()
+
+    def _watch(self) -> Watch:
+        """What the host itself holds it to."""
+        resources = self.spec.resources
+        bounds: list[Bound] = []
+        if self.saved is None:
+            bounds.append(
+                Bound(
+                    folder=self.workspace,
+                    limit="disk",
+                    most_bytes=resources.disk_bytes,
+                    most_files=resources.disk_files,
+                )
+            )
+        if self.tmp is not None:
+            bounds.append(
+                Bound(folder=self.tmp, limit="tmp", most_bytes=resources.tmp_bytes, most_files=None)
+            )
+        counted = any(limit.name == "pids" and limit.held_by == "watchdog" for limit in self.limits)
+        return Watch(
+            spec=self.spec,
+            activity=self.activity,
+            group=self.group,
+            pid=self.launched.pid,
+            bounds=tuple(bounds),
+            most_pids=resources.pids if counted else math.inf,
+            stop=self._stop,
+        )
+
+    def _stop(self, verdict: Ended) -> None:
+        """Kill it with a verdict; the guard sees the end."""
+        if self.verdict is None:
+            self.verdict = verdict
+        self.launched.kill()
 
     def counters(self) -> Counters:
         """Return what the kernel counted against its limits."""
@@ -126,68 +144,6 @@ class Running:
 
     def _group_usage(self) -> GroupUsage:
         return self.group.usage() if self.group else meters.process_sum(self.launched.pid)
-
-    async def _watch_clock(self, started: float) -> None:
-        """End the sandbox at its lifetime, or after its idle time."""
-        lifetime, idle = self.spec.timeout, self.spec.idle_timeout
-        deadline = math.inf if lifetime is None else started + lifetime
-        while True:
-            now = anyio.current_time()
-            quiet = now if self.activity.calls else self.activity.last
-            idle_at = math.inf if idle is None else quiet + idle
-            if now >= deadline:
-                return await self._stop(EndKind.TIMEOUT, "lifetime", lifetime)
-            if now >= idle_at:
-                return await self._stop(EndKind.TIMEOUT, "idle_timeout", idle)
-            await anyio.sleep_until(min(deadline, idle_at))
-
-    async def _watch_disk(self, folder: Path, most_bytes: int, most_files: int | None) -> None:
-        """End the sandbox if a folder grows too large; the one without a bound on files is tmp."""
-        pause = WATCH_SECONDS
-        ran: float | None = None
-        while True:
-            await anyio.sleep(pause)
-            before, ran = ran, self._exact_cpu_seconds()
-            if ran is not None and ran == before:
-                continue  # nothing inside ran, so nothing was written since
-            began = anyio.current_time()
-            use = await anyio.to_thread.run_sync(
-                lambda: meters.folder_use(
-                    folder, most_bytes=most_bytes, most_files=most_files or sys.maxsize
-                )
-            )
-            if use.bytes > most_bytes:
-                name = "disk" if most_files else "tmp"
-                return await self._stop(EndKind.DISK, name, most_bytes)
-            if use.files > (most_files or sys.maxsize):
-                return await self._stop(EndKind.DISK, "disk_files", most_files, use.unseen)
-            pause = max(WATCH_SECONDS, _WALK_SHARE * (anyio.current_time() - began))
-
-    async def _watch_processes(self) -> None:
-        most = self.spec.resources.memory_bytes
-        held = {limit.name: limit.held_by for limit in self.limits}
-        most_pids = self.spec.resources.pids if held["pids"] == "watchdog" else sys.maxsize
-        while True:
-            await anyio.sleep(WATCH_SECONDS)
-            used = await anyio.to_thread.run_sync(meters.process_sum, self.launched.pid)
-            # First, for what a fork bomb shares is counted as memory of each of its processes.
-            if (used.pids or 0) - _OWN_PROCESSES > most_pids:
-                return await self._stop(EndKind.PIDS, "pids", most_pids)
-            if (used.memory_bytes or 0) > most:
-                return await self._stop(EndKind.OOM, "memory", most)
-
-    def _exact_cpu_seconds(self) -> float | None:
-        """CPU time to the nanosecond, or ``None`` where only clock ticks are counted."""
-        try:
-            return self.group.cpu_seconds() if self.group else None
-        except OSError:
-            return None  # it has just ended
-
-    async def _stop(self, kind: EndKind, limit: str, value: float | None, detail: str = "") -> None:
-        """Kill with a verdict; the guard sees the end."""
-        if self.verdict is None:
-            self.verdict = Ended(kind=kind, limit=limit, limit_value=value, detail=detail)
-        await self.launcher.kill(self.launched)
 
     async def _clear_up(self) -> None:
         """Wait until nothing is left on the host, then hand over how it ended."""
