@@ -71,7 +71,6 @@ class Engine:
         uid_range: tuple[int, int],
         pool_size: int,
     ) -> None:
-        self._supervisor = supervisor
         self._templates = templates
         self._places = places
         self._uid_range = uid_range
@@ -264,7 +263,7 @@ class Engine:
             if self._host is None:
                 agent = await anyio.to_thread.run_sync(payload.install, self._places.agent)
                 hierarchy, no_group = await anyio.to_thread.run_sync(cgroups.find)
-                launchers = Launchers(agent, self._supervisor)
+                launchers = Launchers(agent)
                 self._host = _Host(
                     agent=agent, launchers=launchers, hierarchy=hierarchy, no_group=no_group
                 )
