@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -77,7 +76,6 @@ class Engine:
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
         self._pool = Pool(self._make, self.end, supervisor, most=pool_size)
-        self._spare: deque[Path] = deque()
         self._host: _Host | None = None
         self._looking = anyio.Lock(fast_acquire=True)  # guards _host
 
@@ -99,8 +97,8 @@ class Engine:
 
     async def _make(self, spec: SandboxSpec) -> Blank:
         """Start a sandbox of this spec that is nobody's; raises as ``start`` does."""
-        spare, make = self._spare, self._new_workspace
-        workspace = spare.popleft() if spare else await anyio.to_thread.run_sync(make)
+        workspace = self._places.ready / self._new_name() / "workspace"
+        workspace.mkdir(mode=0o700, parents=True)  # quicker than a thread's turn
         try:
             return await self.start(spec, workspace, name=workspace.parent.name)
         except BaseException:
@@ -110,15 +108,6 @@ class Engine:
 
     def _new_name(self) -> str:
         return f"{self._places.prefix}-{next(self._numbers)}"
-
-    def prepare(self) -> None:
-        """Make the workspace of the sandbox after this; any thread may do so."""
-        self._spare.append(self._new_workspace())
-
-    def _new_workspace(self) -> Path:
-        workspace = self._places.ready / self._new_name() / "workspace"
-        workspace.mkdir(mode=0o700, parents=True)
-        return workspace
 
     async def start(self, spec: SandboxSpec, workspace: Path, *, name: str | None = None) -> Blank:
         """Start a sandbox of this spec over a workspace.
@@ -248,9 +237,6 @@ class Engine:
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
         await self._pool.aclose()
-        for workspace in self._spare:
-            await anyio.to_thread.run_sync(reaper.remove_tree, workspace.parent)
-        self._spare.clear()
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()
