@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import attrs
 
-from sandbox_sdk.agent.sandbox_child import memory_file
+from sandbox_sdk.agent.boot import memory_file
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
 from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.runtimes.base import RUN, Boot
