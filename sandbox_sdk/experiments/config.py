@@ -150,13 +150,6 @@ class ExperimentConfig:
         return digest(self.to_json())
 
     @property
-    def trial_key(self) -> str:
-        """The SHA-256 of what decides the outcome: all but the user's own words for it."""
-        words = {"name", "description", "tags", "metadata"}
-        inputs = {key: value for key, value in self.to_json().items() if key not in words}
-        return digest({"inputs": inputs, "sample": 0, "repeat": 1})
-
-    @property
     def sampling_seed(self) -> int | None:
         """The seed that is sent to the model."""
         seed: int | None = self.parameters.get("seed", self.seed)

@@ -51,7 +51,8 @@ def _url(value: object, path: str) -> str:
     return found.rstrip("/")
 
 
-def _message(value: object, path: str) -> Mapping[str, object]:
+def message(value: object, path: str) -> Mapping[str, object]:
+    """Read a message in OpenAI's form."""
     found = fields.read_fields(value, path, _MESSAGE)
     if "role" not in found:
         raise fault(f"{path}.role", "is required")
@@ -96,7 +97,7 @@ def _file_path(value: str, path: str) -> str:
     return value
 
 
-def _file_map(value: object, path: str) -> dict[str, str | bytes]:
+def file_map(value: object, path: str) -> dict[str, str | bytes]:
     """Read file path -> content, as text or bytes."""
 
     def content(item: object, where: str) -> str | bytes:
@@ -187,14 +188,14 @@ FIELDS: Mapping[str, fields.Reader] = {
     "base_url": _url,
     "api_key_env": _variable_name,
     "prompt": fields.filled_text,
-    "messages": fields.list_of(_message),
+    "messages": fields.list_of(message),
     "code": fields.filled_text,
     "system": fields.text,
     "parameters": _section(PARAMETERS),
     "tools": _tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
-    "files": _file_map,
+    "files": file_map,
     "setup": fields.filled_text,
     "artifacts": fields.one_or_more(_pattern),
     "limits": _section(_LIMITS),
