@@ -17,10 +17,12 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
+from sandbox_sdk.experiments.prices import Prices
 from sandbox_sdk.experiments.provenance import environment
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import ResourceUse
 from sandbox_sdk.experiments.run_folder import write_lock
+from sandbox_sdk.experiments.spending import BudgetGate, Spending
 from sandbox_sdk.experiments.tools import Tools
 from sandbox_sdk.values import AttemptState, EndKind, Usage, Workplace
 
@@ -38,6 +40,8 @@ class Attempt:
         folder: The run's folder.
         recorder: Notes what happens.
         models: The client's models.
+        gate: The budget it spends of; by default one without bounds.
+        condition: The condition of its trial.
     """
 
     def __init__(
@@ -47,12 +51,17 @@ class Attempt:
         folder: Path,
         recorder: Recorder,
         models: ModelRegistry,
+        *,
+        gate: BudgetGate | None = None,
+        condition: str = "",
     ) -> None:
         self._config = config
         self._workplace = workplace
         self._folder = folder
         self._recorder = recorder
         self._models = models
+        self._gate = gate or BudgetGate.unbounded(Prices(config.prices))
+        self._condition = condition
         self._before: Usage | None = None
         self._tools = Tools(
             config.tools or ("python",),
@@ -81,7 +90,7 @@ class Attempt:
         await self._workplace.setup()
         await self._note_sandbox()
         outcome = allowance.out_of_time()
-        with anyio.move_on_after(allowance.seconds + _GRACE_SECONDS):
+        with anyio.move_on_after(allowance.time_left + _GRACE_SECONDS):
             outcome = await self._guarded(allowance)
         if self._config.artifacts:
             await self._collect()
@@ -152,7 +161,10 @@ class Attempt:
         if self._config.code is not None:
             return await self._code(self._config.code, allowance)
         provider, request = self._models.request(self._config)
-        loop = ModelLoop(self._config, provider, request, self._tools, self._recorder, allowance)
+        spending = Spending(self._gate, self._models.priced(self._config), self._condition)
+        loop = ModelLoop(
+            self._config, provider, request, self._tools, self._recorder, allowance, spending
+        )
         return await loop.run()
 
     async def _code(self, code: str, allowance: Allowance) -> Outcome:

@@ -41,7 +41,7 @@ def trial_row(result: ExperimentResult, trial: str) -> dict[str, Any]:
         "requests": result.usage.requests,
         "input_tokens": result.usage.input_tokens,
         "output_tokens": result.usage.output_tokens,
-        "cost": result.cost,
+        "cost": float(result.cost.total) if result.cost else None,
         "started_at": timings.started_at,
         "total_time": timings.total_time,
         "working_time": timings.working_time,

@@ -170,8 +170,10 @@ class Prices:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table and what else was looked into, for the record."""
-        table = {name: _price_json(price) for name, price in self.table.items()}
-        return {"table": table, "public": _source() if self._public else None}
+        return {
+            "table": prices_json(self.table),
+            "public": _source() if self._public else None,
+        }
 
     def _own(self, model: PricedModel) -> Price | None:
         found = self.table.get(model.name)
@@ -219,9 +221,16 @@ def _price(value: object, path: str) -> Price:
     return Price(**{name: Decimal(str(number)) for name, number in found.items()})
 
 
-def _price_json(price: Price) -> dict[str, float | None]:
-    numbers = attrs.asdict(price).items()
-    return {name: None if number is None else float(number) for name, number in numbers}
+def prices_json(table: Mapping[str, Price]) -> dict[str, dict[str, float]]:
+    """Return a table as JSON, as ``read_prices`` takes it."""
+    return {
+        model: {
+            kind: float(dollars)
+            for kind, dollars in attrs.asdict(price).items()
+            if dollars is not None
+        }
+        for model, price in table.items()
+    }
 
 
 def _source() -> str:
