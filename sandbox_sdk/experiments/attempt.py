@@ -19,8 +19,10 @@ from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
 from sandbox_sdk.experiments.paid import PaidAnswers
+from sandbox_sdk.experiments.prices import Prices
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import ResourceUse
+from sandbox_sdk.experiments.spending import BudgetGate, Spending
 from sandbox_sdk.experiments.tools import Tools
 from sandbox_sdk.values import AttemptState, EndKind, Usage, Workplace
 
@@ -44,6 +46,7 @@ class Surroundings:
         condition: The label of its condition.
         wrap: Puts something before its model.
         past: The answers that were bought for its trial before.
+        gate: The budget it spends of; by default one without bounds.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Surroundings:
     condition: str = ""
     wrap: Wrap | None = None
     past: PaidAnswers | None = None
+    gate: BudgetGate | None = None
 
 
 class Attempt:
@@ -106,7 +110,7 @@ class Attempt:
             await workplace.setup()
             await self._note_sandbox(workplace)
         outcome = allowance.out_of_time()
-        with anyio.move_on_after(allowance.seconds + _GRACE_SECONDS):
+        with anyio.move_on_after(allowance.time_left + _GRACE_SECONDS):
             outcome = await self._guarded(allowance)
         if self._config.artifacts and workplace is not None:
             await self._collect(workplace)
@@ -173,9 +177,12 @@ class Attempt:
     async def _main(self, allowance: Allowance) -> Outcome:
         if self._config.code is not None and self._tools is not None:
             return await self._code(self._config.code, self._tools, allowance)
-        provider, request = self._around.models.request(self._config)
-        if self._around.wrap is not None:
-            provider = self._around.wrap(provider)
+        around = self._around
+        provider, request = around.models.request(self._config)
+        if around.wrap is not None:
+            provider = around.wrap(provider)
+        gate = around.gate or BudgetGate.unbounded(Prices(self._config.prices))
+        spending = Spending(gate, around.models.priced(self._config), around.condition)
         loop = ModelLoop(
             self._config,
             provider,
@@ -183,7 +190,8 @@ class Attempt:
             self._tools,
             self._recorder,
             allowance,
-            past=self._around.past,
+            spending,
+            past=around.past,
         )
         return await loop.run()
 

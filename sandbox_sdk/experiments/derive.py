@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.experiments.journal import Event
+from sandbox_sdk.experiments.prices import Cost, total_cost
 from sandbox_sdk.experiments.result import (
     STATUS,
     ExperimentResult,
@@ -93,6 +94,9 @@ class _Fold:
         self._artifacts: dict[tuple[str, str], Artifact] = {}
         self._warnings: dict[str, None] = {}
         self._usage = TokenUsage()
+        self._costs: list[Cost | None] = []
+        self._asked: set[int] = set()  # calls that were sent and have not ended
+        self._unanswered = 0  # sends that may have been billed
         self._model_time = self._retries_wait = 0.0
         self._answer: Mapping[str, Any] = {}
         self._output: str | None = None
@@ -118,8 +122,14 @@ class _Fold:
                     told = data if "message" in data else self._stored(identity)
                     self._known[identity] = told["message"]
                 self._messages.append(self._known[identity])
+            case "model.requested":
+                self._asked.add(data["call"])
             case "model.retried":
                 self._retries_wait += data["wait"]
+                self._unanswered += data.get("billed") is None
+            case "model.failed":
+                self._asked.discard(data["call"])
+                self._unanswered += data.get("billed") is None
             case "model.responded":
                 self._take_answer(data)
             case "tool.requested":
@@ -165,6 +175,7 @@ class _Fold:
             messages=tuple(self._messages),
             tool_calls=tuple(self._calls[index] for index in sorted(self._calls)),
             usage=self._usage,
+            cost=total_cost(self._costs),
             timings=Timings(
                 started_at=started.time,
                 completed_at=last.time,
@@ -177,7 +188,7 @@ class _Fold:
             resource_usage=_value(ResourceUse, end.get("resource_usage")),
             limit=_value(LimitHit, end.get("limit")),
             error=_value(Failure, end.get("error")) if self._finished else LOST,
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *self._possibly_billed()),
             provenance=self._provenance,
         )
 
@@ -186,9 +197,18 @@ class _Fold:
             raise AssertionError("unreachable: nothing else stores for a run of one attempt")
         return self._lookup(identity).data
 
+    def _possibly_billed(self) -> list[str]:
+        sends = self._unanswered + len(self._asked)
+        if not sends:
+            return []
+        said = "model calls were sent and got no answer; they may have been billed, and are in no"
+        return [f"{sends} {said} count of tokens or cost"]
+
     def _take_answer(self, data: Mapping[str, Any]) -> None:
         self._answer = data
+        self._asked.discard(data["call"])
         self._usage += TokenUsage(**data["usage"])
+        self._costs.append(Cost.from_json(data["cost"]) if data.get("cost") else None)
         self._model_time += data["duration"]
         self._warnings |= dict.fromkeys(data["warnings"])
         self._provenance = attrs.evolve(

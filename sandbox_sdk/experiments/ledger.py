@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import attrs
 
 from sandbox_sdk.experiments.journal import Event
+from sandbox_sdk.experiments.prices import Cost, total_cost
 from sandbox_sdk.values import COUNTED, AttemptState
 
 OPEN_STATES = frozenset({AttemptState.CANCELLED, AttemptState.BUDGET, AttemptState.LOST})
@@ -42,7 +44,7 @@ class Row:
         output_tokens: Tokens answered, replayed calls included.
         requests: Requests.
         tool_calls: Tool calls.
-        cost: What its calls cost; ``None`` is unknown.
+        cost: What its calls cost, in US dollars; ``None`` is unknown.
         limit: The limit that ended it.
         error: The code of the error that ended it.
         replayed: Calls whose answer was bought before.
@@ -67,7 +69,7 @@ class Row:
     output_tokens: int = 0
     requests: int = 0
     tool_calls: int = 0
-    cost: float | None = None
+    cost: Decimal | None = None
     limit: str | None = None
     error: str | None = None
     replayed: int = 0
@@ -92,6 +94,7 @@ class _Running:
     monotonic: float
     asked: int | None = None
     answered: int = 0
+    costs: list[Cost | None] = attrs.field(factory=list["Cost | None"])
 
 
 @attrs.define(kw_only=True)
@@ -265,6 +268,7 @@ class Ledger:
         row.requests += usage["requests"]
         row.model_time += data["duration"]
         row.mock = data["mock"]
+        running.costs.append(Cost.from_json(data["cost"]) if data["cost"] else None)
         if data.get("replayed"):
             row.replayed += 1
             self.replayed_calls += 1
@@ -279,6 +283,8 @@ class Ledger:
         if running.asked is not None and row.reused is None:
             self._bill(index, running)  # given up while it was under way
         row.state = AttemptState(data["state"])
+        total = total_cost(running.costs)
+        row.cost = None if total is None else total.total
         row.total_time = max(0.0, event.monotonic - running.monotonic)
         row.limit = data["limit"]["type"] if data["limit"] else None
         row.error = data["error"]["type"] if data["error"] else None

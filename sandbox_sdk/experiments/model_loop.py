@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,23 +23,23 @@ from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models import retries
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
 from sandbox_sdk.experiments.opening import opening, uses_blocks
-from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, decided_by, failed, stopped_by
+from sandbox_sdk.experiments.outcome import (
+    COMPLETED,
+    Outcome,
+    Stopped,
+    decided_by,
+    failed,
+    stopped_by,
+)
 from sandbox_sdk.experiments.paid import PaidAnswers
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import Failure, ToolError
+from sandbox_sdk.experiments.spending import Charge, OutOfBudget, Spending
 from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
 from sandbox_sdk.values import AttemptState
 
 _WRONG_CONFIG = (ModelAuthError, ModelNotFound, UnsupportedParameter)
 # What no retry mends, because the config asks for it.
-
-
-class Stopped(Exception):
-    """Ends the loop with an outcome."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.state)
-        self.outcome = outcome
 
 
 class ModelLoop:
@@ -51,6 +52,7 @@ class ModelLoop:
         tools: Runs tool calls; ``None`` where the model is offered none.
         recorder: Notes what happens.
         allowance: What the attempt may still use.
+        spending: Reserves and settles what calls cost.
         past: Answers that were bought by an earlier attempt of the same trial.
     """
 
@@ -62,6 +64,7 @@ class ModelLoop:
         tools: Tools | None,
         recorder: Recorder,
         allowance: Allowance,
+        spending: Spending,
         *,
         past: PaidAnswers | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class ModelLoop:
         self._tools = tools
         self._recorder = recorder
         self._allowance = allowance
+        self._spending = spending
         self._past = past
         self._messages: list[Mapping[str, Any]] = []
         self._blocks = uses_blocks(config, supports_tools=provider.supports_tools)
@@ -105,7 +109,7 @@ class ModelLoop:
 
     async def _ask(self, call: int) -> ModelOutput:
         """Call the model: the request durable before it is sent, the answer before it is used."""
-        if (over := self._allowance.out_of_tokens()) is not None:
+        if (over := self._allowance.out_of_calls(len(self._messages))) is not None:
             raise Stopped(over)
         request = attrs.evolve(
             self._request,
@@ -115,11 +119,14 @@ class ModelLoop:
         )
         identity = digest([request.model, request.messages, request.parameters, request.tools])
         if self._past and (paid := await self._past.answer(call, identity, self._recorder)):
-            self._note_answer(call, identity, paid.output, paid.duration, replayed=True)
-            return self._heard(paid.output)
+            charge = self._spending.replayed(paid.output, at=paid.at)
+            self._note_answer(call, identity, paid.output, charge, paid.duration, replayed=True)
+            return self._heard(paid.output, charge)
+        reserved = await self._reserve(request)
         await self._recorder.durable(
             "model.requested",
             call=call,
+            reserved=reserved,
             provider=self._provider.name,
             model=request.model,
             messages=len(request.messages),
@@ -132,38 +139,66 @@ class ModelLoop:
         async def on_retry(error: ModelError, wait: float, sends: int) -> None:
             nonlocal waited
             waited += wait
+            billed = self._spending.failed(error)
+            told = {"type": error.code, "message": error.message}
+            scope.deadline = math.inf  # waiting for room in the budget is no work
+            try:
+                await self._reserve(request)
+            except Stopped:
+                await self._recorder.durable("model.failed", call=call, billed=billed, error=told)
+                raise
             await self._recorder.durable(
-                "model.retried",
-                call=call,
-                sends=sends,
-                wait=wait,
-                error={"type": error.code, "message": error.message},
+                "model.retried", call=call, sends=sends, wait=wait, billed=billed, error=told
             )
+            self._allowance.wait(wait)
+            scope.deadline = anyio.current_time() + self._allowance.seconds
 
         started = time.monotonic()
         output: ModelOutput | None = None
-        with anyio.move_on_after(self._allowance.seconds):
-            try:
+        try:
+            with anyio.move_on_after(self._allowance.seconds) as scope:
                 output = await retries.generate(
                     self._provider, request, self._config.retries, on_retry
                 )
-            except ModelError as error:
-                await self._recorder.durable(
-                    "model.failed", call=call, error={"type": error.code, "message": error.message}
-                )
-                raise Stopped(_model_failure(error, first=call == 1)) from None
+        except ModelError as error:
+            billed = self._spending.failed(error)
+            await self._recorder.durable(
+                "model.failed",
+                call=call,
+                billed=billed,
+                error={"type": error.code, "message": error.message},
+            )
+            raise Stopped(_model_failure(error, first=call == 1)) from None
+        finally:
+            if output is None:
+                self._spending.lost()
         if output is None:
             raise Stopped(self._allowance.out_of_time())
         output = _with_ids(output, call)
-        self._note_answer(call, identity, output, time.monotonic() - started - waited)
+        charge = self._spending.answered(output)
+        self._note_answer(call, identity, output, charge, time.monotonic() - started - waited)
         await self._recorder.commit()
-        return self._heard(output)
+        return self._heard(output, charge)
+
+    # Any: what the journal keeps, which is JSON.
+    async def _reserve(self, request: ModelRequest) -> dict[str, Any]:
+        """Wait for room in the budget; the attempt ends if there will be none."""
+        waited = self._spending.waited
+        try:
+            with anyio.move_on_after(self._allowance.time_left):
+                return await self._spending.reserve(request)
+        except OutOfBudget as over:
+            raise Stopped(over.outcome) from None
+        finally:
+            self._allowance.wait(self._spending.waited - waited)
+        raise Stopped(self._allowance.out_of_time())
 
     def _note_answer(
         self,
         call: int,
         request: str,
         output: ModelOutput,
+        charge: Charge,
         duration: float,
         *,
         replayed: bool = False,
@@ -173,13 +208,14 @@ class ModelLoop:
             call=call,
             request=request,
             replayed=replayed,
+            cost=charge.cost.to_json() if charge.cost else None,
             duration=duration,
             **attrs.asdict(output),
         )
 
-    def _heard(self, output: ModelOutput) -> ModelOutput:
+    def _heard(self, output: ModelOutput, charge: Charge) -> ModelOutput:
         """Take a recorded answer into the conversation."""
-        self._allowance.spend(output.usage.total_tokens)
+        self._allowance.spend(charge.amount)
         if output.stop_reason == "model_length":
             raise Stopped(stopped_by("context", None, None))
         self._say(output.message)

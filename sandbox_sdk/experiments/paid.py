@@ -27,10 +27,12 @@ class Paid:
     Attributes:
         output: The answer.
         duration: Seconds that it took.
+        at: When it was bought, in seconds since the epoch.
     """
 
     output: ModelOutput
     duration: float
+    at: float
 
 
 class PaidAnswers:
@@ -62,7 +64,8 @@ class PaidAnswers:
             recorder.note("replay.diverged", call=call, expected=expected, request=request)
             return None
         event = await anyio.to_thread.run_sync(event_at, self._journal, start)
-        return Paid(output=_output(event.data), duration=event.data["duration"])
+        data = event.data
+        return Paid(output=_output(data), duration=data["duration"], at=event.time)
 
 
 # Any: what this process, or one before it, recorded of an answer.

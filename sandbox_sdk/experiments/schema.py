@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.prices import read_prices
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
 
@@ -165,10 +166,14 @@ _SECONDS = fields.number(0, 10**8, above=True)
 
 _LIMITS: Mapping[str, fields.Reader] = {
     "turns": fields.whole(1),
+    "messages": _or_none(fields.whole(1)),
     "tokens": _or_none(fields.whole(1)),
+    "cost": _or_none(fields.number(0, 10**9, above=True)),
     "time": _or_none(_SECONDS),
+    "working_time": _or_none(_SECONDS),
     "tool_time": _or_none(_SECONDS),
     "tool_calls": _or_none(fields.whole(0)),
+    "bad_calls": _or_none(fields.whole(1)),
     "tool_timeout": _SECONDS,
     "tool_output": _tool_output,
 }
@@ -202,6 +207,7 @@ FIELDS: Mapping[str, fields.Reader] = {
     "retries": _section(_RETRIES),
     "drop_unsupported": fields.flag,
     "seed": fields.whole(-(2**63), 2**63 - 1),
+    "prices": read_prices,
 }
 """The fields of a config, with what each may be."""
 
@@ -213,7 +219,7 @@ HINTS = {
 
 _OF_A_MODEL = (
     *("model", "base_url", "api_key_env", "prompt", "messages", "system", "parameters", "tools"),
-    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed"),
+    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed", "prices"),
 )
 
 

@@ -49,7 +49,7 @@ def outcome_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
             "output_sha256": row.output_digest.hex() if row.output_digest else None,
             "input_tokens": row.input_tokens,
             "output_tokens": row.output_tokens,
-            "cost": row.cost,
+            "cost": None if row.cost is None else float(row.cost),
         }
 
 
@@ -91,7 +91,7 @@ def trial_row(record: RunRecord, index: int, names: list[str]) -> dict[str, Any]
         "requests": row.requests,
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,
-        "cost": row.cost,
+        "cost": None if row.cost is None else float(row.cost),
         "started_at": row.started_at if row.attempts else None,
         "total_time": row.total_time,
         "model_time": row.model_time,
