@@ -12,6 +12,7 @@ from sandbox_sdk.values.results import (
     FileInfo,
     MimeBundle,
 )
+from sandbox_sdk.values.samples import Sample
 from sandbox_sdk.values.sandbox import (
     GIB,
     KIB,
@@ -52,6 +53,7 @@ __all__ = [
     "Process",
     "Resources",
     "RuntimeName",
+    "Sample",
     "SandboxInfo",
     "SandboxSpec",
     "SandboxState",
