@@ -193,14 +193,14 @@ async def scored(
         return unscored(scorer, f"{error.code}: {error.message}")
 
 
-def unscored(scorer: Scorer, reason: str, **metadata: Any) -> Score:
+def unscored(scorer: Scorer, reason: str, metadata: Mapping[str, Any] | None = None) -> Score:
     """Return the score of a scorer that came to no verdict."""
     return Score(
         scorer=scorer.name,
         digest=scorer.digest,
         label=UNSCORED,
         explanation=short(reason),
-        metadata=metadata,
+        metadata=metadata or {},
     )
 
 
@@ -211,7 +211,7 @@ def verdict(
     label: str | None = None,
     answer: str | None = None,
     explanation: str | None = None,
-    **metadata: Any,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Score:
     """Return a score; without a label, 1 is ``correct``, 0 ``incorrect``, else ``partial``."""
     number = float(value)
@@ -223,7 +223,7 @@ def verdict(
         label=label or words.get(number, "partial"),
         answer=None if answer is None else short(answer),
         explanation=None if explanation is None else short(explanation),
-        metadata=metadata,
+        metadata=metadata or {},
     )
 
 

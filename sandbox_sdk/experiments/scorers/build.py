@@ -9,7 +9,15 @@ from typing import Any, cast
 import attrs
 
 from sandbox_sdk.experiments import fields
-from sandbox_sdk.experiments.scorers import json_schema, numeric, pattern, text
+from sandbox_sdk.experiments.scorers import (
+    command,
+    function,
+    io,
+    json_schema,
+    numeric,
+    pattern,
+    text,
+)
 from sandbox_sdk.experiments.scorers.base import Scorer
 from sandbox_sdk.parse import Faults, describe, fault, suggestion
 
@@ -40,6 +48,11 @@ KINDS: Mapping[str, Kind] = {
     "numeric": Kind(readers=numeric.READERS, make=numeric.NumericScorer),
     "regex": Kind(readers=pattern.READERS, make=pattern.RegexScorer, faults=pattern.faults_of),
     "json_schema": Kind(readers=json_schema.READERS, make=json_schema.JSONSchemaScorer),
+    "function": Kind(
+        readers=function.READERS, make=function.FunctionScorer, faults=function.faults_of
+    ),
+    "command": Kind(readers=command.READERS, make=command.CommandScorer, faults=command.faults_of),
+    "io": Kind(readers=io.READERS, make=io.IOScorer, faults=io.faults_of),
 }
 """The types of scorers there are."""
 
@@ -48,15 +61,19 @@ def build(spec: object, path: str = "scorer") -> Scorer:
     """Return the scorer that a config value describes.
 
     Args:
-        spec: A type such as ``"exact"``, or a mapping with its ``type``, perhaps a ``name``, and
-            the type's own fields.
+        spec: A type such as ``"exact"``, a mapping with its ``type``, perhaps a ``name``, and the
+            type's own fields, or a Python function.
         path: Where the value stands, for errors.
 
     Raises:
         ConfigError: It describes none; all faults at once, each with its path.
     """
+    if callable(spec):
+        source = function.source_of(spec, path)
+        return function.FunctionScorer(name=source.entry, source=source)
     if not isinstance(spec, str | Mapping):
-        raise fault(path, f"must be a scorer's type or a mapping, not {describe(spec)}")
+        wanted = "a scorer's type, a mapping or a function"
+        raise fault(path, f"must be {wanted}, not {describe(spec)}")
     given: dict[str, object] = (
         {"type": spec}
         if isinstance(spec, str)
