@@ -14,6 +14,7 @@ from sandbox_sdk.errors import SandboxError, StateError
 from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.artifacts import ARTIFACTS
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
@@ -162,8 +163,22 @@ class Attempt:
             return await self._code(self._config.code, allowance)
         provider, request = self._models.request(self._config)
         spending = Spending(self._gate, self._models.priced(self._config), self._condition)
+        caller = ModelCaller(
+            provider,
+            self._config.retries,
+            self._recorder,
+            allowance,
+            spending,
+            self._models.cassette(self._config),
+        )
         loop = ModelLoop(
-            self._config, provider, request, self._tools, self._recorder, allowance, spending
+            self._config,
+            caller,
+            request,
+            self._tools,
+            self._recorder,
+            allowance,
+            supports_tools=provider.supports_tools,
         )
         return await loop.run()
 

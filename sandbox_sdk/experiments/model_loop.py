@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
 import attrs
 
-from sandbox_sdk.errors import (
-    ModelAuthError,
-    ModelError,
-    ModelNotFound,
-    UnsupportedParameter,
-)
 from sandbox_sdk.experiments import code_blocks
 from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.digests import digest
-from sandbox_sdk.experiments.models import retries
-from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
-from sandbox_sdk.experiments.outcome import (
-    COMPLETED,
-    Outcome,
-    Stopped,
-    decided_by,
-    failed,
-    stopped_by,
-)
+from sandbox_sdk.experiments.model_call import ModelCaller
+from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest, ToolUse
+from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, Stopped, decided_by, stopped_by
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import Failure, ToolError
-from sandbox_sdk.experiments.spending import OutOfBudget, Spending
 from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
 from sandbox_sdk.values import AttemptState
-
-_WRONG_CONFIG = (ModelAuthError, ModelNotFound, UnsupportedParameter)
-# What no retry mends, because the config asks for it.
 
 
 class ModelLoop:
@@ -45,34 +24,34 @@ class ModelLoop:
 
     Args:
         config: The experiment.
-        provider: Who answers for its model.
+        caller: Makes the calls of its model.
         request: The call without messages.
         tools: Runs tool calls.
         recorder: Notes what happens.
         allowance: What the attempt may still use.
-        spending: Reserves and settles what calls cost.
+        supports_tools: Whether the model can be expected to use OpenAI's ``tools``.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        provider: ModelProvider,
+        caller: ModelCaller,
         request: ModelRequest,
         tools: Tools,
         recorder: Recorder,
         allowance: Allowance,
-        spending: Spending,
+        *,
+        supports_tools: bool,
     ) -> None:
         self._config = config
-        self._provider = provider
+        self._caller = caller
         self._tools = tools
         self._recorder = recorder
         self._allowance = allowance
-        self._spending = spending
         self._messages: list[Mapping[str, Any]] = []
         self._blocks = bool(config.tools) and (
             config.tool_format == "code_block"
-            or (config.tool_format == "auto" and not provider.supports_tools)
+            or (config.tool_format == "auto" and not supports_tools)
         )
         schemas = () if self._blocks else tool_schemas(config.tools)
         self._request = attrs.evolve(request, tools=schemas)
@@ -117,7 +96,7 @@ class ModelLoop:
         self._recorder.message(message)
 
     async def _ask(self, call: int) -> ModelOutput:
-        """Call the model: the request durable before it is sent, the answer before it is used."""
+        """Call the model, and take its answer into the conversation."""
         if (over := self._allowance.out_of_calls(len(self._messages))) is not None:
             raise Stopped(over)
         request = attrs.evolve(
@@ -126,96 +105,11 @@ class ModelLoop:
             parameters=self._allowance.cap(self._request.parameters),
             call=call,
         )
-        reserved = await self._reserve(request)
-        await self._recorder.durable(
-            "model.requested",
-            call=call,
-            reserved=reserved,
-            provider=self._provider.name,
-            model=request.model,
-            messages=len(request.messages),
-            parameters=request.parameters,
-            tools=[tool["function"]["name"] for tool in request.tools],
-            request=digest([request.model, request.messages, request.parameters, request.tools]),
-        )
-        waited = 0.0
-
-        async def on_retry(error: ModelError, wait: float, sends: int) -> None:
-            nonlocal waited
-            waited += wait
-            billed = self._spending.failed(error)
-            told = {"type": error.code, "message": error.message}
-            scope.deadline = math.inf  # waiting for room in the budget is no work
-            try:
-                await self._reserve(request)
-            except Stopped:
-                await self._recorder.durable("model.failed", call=call, billed=billed, error=told)
-                raise
-            await self._recorder.durable(
-                "model.retried", call=call, sends=sends, wait=wait, billed=billed, error=told
-            )
-            self._allowance.wait(wait)
-            scope.deadline = anyio.current_time() + self._allowance.seconds
-
-        started = time.monotonic()
-        output: ModelOutput | None = None
-        try:
-            with anyio.move_on_after(self._allowance.seconds) as scope:
-                output = await retries.generate(
-                    self._provider, request, self._config.retries, on_retry
-                )
-        except ModelError as error:
-            billed = self._spending.failed(error)
-            await self._recorder.durable(
-                "model.failed",
-                call=call,
-                billed=billed,
-                error={"type": error.code, "message": error.message},
-            )
-            raise Stopped(_model_failure(error, first=call == 1)) from None
-        finally:
-            if output is None:
-                self._spending.lost()
-        if output is None:
-            raise Stopped(self._allowance.out_of_time())
-        output = _with_ids(output, call)
-        await self._answered(call, output, time.monotonic() - started - waited)
-        return output
-
-    # Any: what the journal keeps, which is JSON.
-    async def _reserve(self, request: ModelRequest) -> dict[str, Any]:
-        """Wait for room in the budget; the attempt ends if there will be none."""
-        waited = self._spending.waited
-        try:
-            with anyio.move_on_after(self._allowance.time_left):
-                return await self._spending.reserve(request)
-        except OutOfBudget as over:
-            raise Stopped(over.outcome) from None
-        finally:
-            self._allowance.wait(self._spending.waited - waited)
-        raise Stopped(self._allowance.out_of_time())
-
-    async def _answered(self, call: int, output: ModelOutput, duration: float) -> None:
-        charge = self._spending.answered(output)
-        self._allowance.spend(charge.amount)
-        await self._recorder.durable(
-            "model.responded",
-            call=call,
-            texts=output.texts,
-            stop_reason=output.stop_reason,
-            finish_reason=output.finish_reason,
-            usage=attrs.asdict(output.usage),
-            cost=charge.cost.to_json() if charge.cost else None,
-            response_model=output.response_model,
-            system_fingerprint=output.system_fingerprint,
-            request_id=output.request_id,
-            warnings=output.warnings,
-            mock=output.mock,
-            duration=duration,
-        )
+        output = await self._caller.ask(request)
         if output.stop_reason == "model_length":
             raise Stopped(stopped_by("context", None, None))
         self._say(output.message)
+        return output
 
     def _uses(self, output: ModelOutput, call: int) -> tuple[ToolUse, ...]:
         if not self._blocks:
@@ -257,27 +151,9 @@ class ModelLoop:
         return (self._allowance.out_of_tokens() if cut else None) or COMPLETED
 
 
-def _model_failure(error: ModelError, *, first: bool) -> Outcome:
-    outcome = failed(AttemptState.MODEL_ERROR, error)
-    # No model answered, and none will: the caller has to change what he wrote.
-    raises = error if first and isinstance(error, _WRONG_CONFIG) else None
-    return attrs.evolve(outcome, raises=raises)
-
-
 def _decided(result: ToolResult) -> Outcome:
     if result.ended is not None:
         return decided_by(result.ended, result.output)
     error = result.error or ToolError(type="unknown", message="nothing was run")
     failure = Failure(type=error.type, message=error.message)
     return Outcome(state=AttemptState.AGENT_ERROR, error=failure)
-
-
-def _with_ids(output: ModelOutput, call: int) -> ModelOutput:
-    """Give every tool call an id of its own: models leave ids out, and repeat them."""
-    seen: set[str] = set()
-    uses: list[ToolUse] = []
-    for index, use in enumerate(output.tool_uses, start=1):
-        taken = not use.id or use.id in seen
-        uses.append(attrs.evolve(use, id=f"call_{call}_{index}") if taken else use)
-        seen.add(use.id)
-    return attrs.evolve(output, tool_uses=tuple(uses))

@@ -14,14 +14,14 @@ class Recorder:
     """Notes the events of one attempt."""
 
     def __init__(self, journal: Journal, trial: str, attempt: int) -> None:
+        self.trial = trial
         self._journal = journal
-        self._trial = trial
         self._attempt = attempt
         self._messages: set[str] = set()
 
     def note(self, type: str, **data: Any) -> None:
         """Append an event; it is durable with the next one that is."""
-        self._journal.append(type, trial=self._trial, attempt=self._attempt, **data)
+        self._journal.append(type, trial=self.trial, attempt=self._attempt, **data)
 
     async def durable(self, type: str, **data: Any) -> None:
         """Append an event, and return when it and all before it are on the disk.
