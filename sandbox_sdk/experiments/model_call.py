@@ -186,6 +186,7 @@ class ModelCaller:
             "model.responded",
             call=request.call,
             texts=output.texts,
+            thinking=output.thinking,
             stop_reason=output.stop_reason,
             finish_reason=output.finish_reason,
             usage=attrs.asdict(output.usage),

@@ -12,10 +12,12 @@ from sandbox_sdk.errors import ConfigError, ModelNotFound
 from sandbox_sdk.experiments.budget import unpriced
 from sandbox_sdk.experiments.cassette import Cassette
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.models.anthropic import AnthropicDialect
 from sandbox_sdk.experiments.models.base import ModelProvider, ModelRequest
+from sandbox_sdk.experiments.models.http import HttpProvider
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
-from sandbox_sdk.experiments.models.openai import OpenAIProvider
+from sandbox_sdk.experiments.models.openai import OpenAIDialect
 from sandbox_sdk.experiments.prices import PricedModel, Prices, public_prices
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.parse import fault, suggestion
@@ -23,6 +25,8 @@ from sandbox_sdk.values import ModelHost
 
 DEFAULT_PROVIDER = "openai"
 """Who answers for a bare name such as ``gpt-5.6-terra``."""
+
+_WITH_ADDRESS = (DEFAULT_PROVIDER, "anthropic")
 
 
 class ModelRegistry:
@@ -46,7 +50,8 @@ class ModelRegistry:
         self.redactor = Redactor()
         self._environ = os.environ if environ is None else environ
         own: tuple[ModelProvider, ...] = (
-            OpenAIProvider(environ=environ, redactor=self.redactor),
+            HttpProvider(OpenAIDialect(), environ=environ, redactor=self.redactor),
+            HttpProvider(AnthropicDialect(), environ=environ, redactor=self.redactor),
             LocalProvider(host, models_dir=models_dir, environ=environ),
             MockProvider(),
         )
@@ -62,7 +67,7 @@ class ModelRegistry:
         """
         name, model = self._split(config)
         provider = self._providers[name]
-        if name != DEFAULT_PROVIDER and (config.base_url or config.api_key_env):
+        if name not in _WITH_ADDRESS and (config.base_url or config.api_key_env):
             field = "base_url" if config.base_url else "api_key_env"
             line = f"experiment.{field}: does not go with {name}/{model}"
             raise ConfigError(line, faults=(line,))
