@@ -148,9 +148,7 @@ class Batches:
             admission_timeout=batch.admission_timeout,
             scored_inside=any(scorer.needs_sandbox for scorer in batch.scorers),
         )
-        scoring = Scoring(
-            run, batch.scorers, models=self.models, sandboxes=sandboxes, gate=gate
-        )
+        scoring = Scoring(run, batch.scorers, models=self.models, sandboxes=sandboxes, gate=gate)
         notices: tuple[str, ...] = ()
         if resumed:
             left = len(run.plan) - run.kept
