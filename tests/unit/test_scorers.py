@@ -154,7 +154,7 @@ async def test_long_outputs_are_kept_short_in_the_score() -> None:
     ("spec", "faults"),
     [
         ("exat", ['scorer.type: there is no scorer \'exat\'; did you mean "exact"?']),
-        (3, ["scorer: must be a scorer's type or a mapping, not 3"]),
+        (3, ["scorer: must be a scorer's type, a mapping or a function, not 3"]),
         ({}, None),
         (
             {"type": "numeric", "which": "all", "absolute_tolerance": -1, "rel": 1},

@@ -16,6 +16,7 @@ from sandbox_sdk.experiments.scorers import (
     json_schema,
     numeric,
     pattern,
+    pytest_scorer,
     text,
 )
 from sandbox_sdk.experiments.scorers.base import Scorer
@@ -52,6 +53,7 @@ KINDS: Mapping[str, Kind] = {
         readers=function.READERS, make=function.FunctionScorer, faults=function.faults_of
     ),
     "command": Kind(readers=command.READERS, make=command.CommandScorer, faults=command.faults_of),
+    "pytest": Kind(readers=pytest_scorer.READERS, make=pytest_scorer.PytestScorer),
     "io": Kind(readers=io.READERS, make=io.IOScorer, faults=io.faults_of),
 }
 """The types of scorers there are."""
