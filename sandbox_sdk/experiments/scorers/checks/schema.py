@@ -41,6 +41,7 @@ TYPES = tuple(_TYPES)
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default"}
     | {"examples", "deprecated", "readOnly", "writeOnly", "format"}
+    | {"contentEncoding", "contentMediaType", "contentSchema"}
 )
 """Keywords that judge nothing. By the standard ``format`` is one of them."""
 
