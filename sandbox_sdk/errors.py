@@ -23,6 +23,7 @@
         ├── ModelUnavailable (ConnectionError)  nothing answered at the address
         ├── ModelTimeout (TimeoutError)         no complete answer in time
         ├── ModelRateLimited                    refused for load or quota
+        ├── ReplayMiss (LookupError)            a cassette holds no answer to the call
         └── UnsupportedParameter (ValueError)   the model refuses a parameter
 
 Each class has a stable ``code``; ``sandbox_sdk.wire`` holds the closed table back from a code to
@@ -285,6 +286,8 @@ class ModelError(SandboxError):
         retryable: Whether the same call may succeed later.
         retry_after: Seconds the provider asked to wait, where it said so.
         parameter: The parameter it is about, where it is about one.
+        unbilled: Whether the provider surely billed nothing: it refused the call, or was never
+            reached.
     """
 
     code = "model"
@@ -299,6 +302,7 @@ class ModelError(SandboxError):
         retryable: bool = False,
         retry_after: float | None = None,
         parameter: str | None = None,
+        unbilled: bool = False,
     ) -> None:
         super().__init__(message)
         self.model = model
@@ -307,6 +311,7 @@ class ModelError(SandboxError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.parameter = parameter
+        self.unbilled = unbilled
 
 
 class ModelAuthError(ModelError, PermissionError):
@@ -337,6 +342,12 @@ class ModelRateLimited(ModelError):
     """The provider refused the call for load or quota."""
 
     code = "model_rate_limited"
+
+
+class ReplayMiss(ModelError, LookupError):
+    """A cassette that may only replay holds no answer to the call."""
+
+    code = "replay_miss"
 
 
 class UnsupportedParameter(ModelError, ValueError):

@@ -104,6 +104,7 @@ class Parts:
             runs_dir=self.folders.runs,
             models=models,
             run_id=run_id,
+            owner=self.store.owner,
         )
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import attrs
 
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.fields import read_fields
+from sandbox_sdk.experiments.prices import Price, prices_json
 from sandbox_sdk.experiments.redaction import REDACTED, looks_secret, plain
 from sandbox_sdk.experiments.schema import FIELDS, HINTS, contradictions
 from sandbox_sdk.parse import Faults
@@ -33,19 +34,28 @@ class Limits:
 
     Attributes:
         turns: Model calls.
+        messages: Messages of the conversation, the first ones included.
         tokens: Input and output tokens of all model calls together.
+        cost: US dollars of all model calls together; the model needs a price.
         time: Seconds of the whole attempt, waits included.
+        working_time: The same without waits for a provider that refused or failed, and for room in
+            a budget.
         tool_time: Seconds of all tool calls together.
         tool_calls: Tool calls.
+        bad_calls: Tool calls one after the other that cannot be read or are of no tool.
         tool_timeout: Seconds of one tool call; what it wrote by then goes to the model.
         tool_output: Bytes of one tool's output that the model sees; the whole is an artifact.
     """
 
     turns: int = 30
+    messages: int | None = None
     tokens: int | None = None
+    cost: float | None = None
     time: float | None = 3600.0
+    working_time: float | None = None
     tool_time: float | None = None
     tool_calls: int | None = 200
+    bad_calls: int | None = 10
     tool_timeout: float = 30.0
     tool_output: int = 16 * KIB
 
@@ -93,6 +103,7 @@ class ExperimentConfig:
         retries: How often a model call is tried.
         drop_unsupported: Leave out, with a warning, parameters the model refuses.
         seed: Seed of the model's sampling.
+        prices: Model -> what it costs, before public prices.
     """
 
     name: str | None = None
@@ -117,6 +128,7 @@ class ExperimentConfig:
     retries: Retries = Retries()
     drop_unsupported: bool = False
     seed: int | None = None
+    prices: Mapping[str, Price] = attrs.field(factory=dict[str, Price], repr=_names)
 
     @classmethod
     def read(cls, config: Mapping[str, object]) -> ExperimentConfig:
@@ -138,6 +150,7 @@ class ExperimentConfig:
         """Return the config with every default filled in, as JSON; secret headers hidden."""
         data = attrs.asdict(self)
         data["files"] = {path: _content_to_json(item) for path, item in self.files.items()}
+        data["prices"] = prices_json(self.prices)
         if headers := self.parameters.get("extra_headers"):
             hidden = {k: REDACTED if looks_secret(k) else v for k, v in headers.items()}
             data["parameters"] = {**data["parameters"], "extra_headers": hidden}
@@ -148,13 +161,6 @@ class ExperimentConfig:
     def digest(self) -> str:
         """The SHA-256 of the config's canonical JSON."""
         return digest(self.to_json())
-
-    @property
-    def trial_key(self) -> str:
-        """The SHA-256 of what decides the outcome: all but the user's own words for it."""
-        words = {"name", "description", "tags", "metadata"}
-        inputs = {key: value for key, value in self.to_json().items() if key not in words}
-        return digest({"inputs": inputs, "sample": 0, "repeat": 1})
 
     @property
     def sampling_seed(self) -> int | None:

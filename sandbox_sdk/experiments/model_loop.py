@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,22 +22,24 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models import retries
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
-from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, decided_by, failed, stopped_by
+from sandbox_sdk.experiments.opening import opening, uses_blocks
+from sandbox_sdk.experiments.outcome import (
+    COMPLETED,
+    Outcome,
+    Stopped,
+    decided_by,
+    failed,
+    stopped_by,
+)
+from sandbox_sdk.experiments.paid import PaidAnswers
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import Failure, ToolError
+from sandbox_sdk.experiments.spending import Charge, OutOfBudget, Spending
 from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
 from sandbox_sdk.values import AttemptState
 
 _WRONG_CONFIG = (ModelAuthError, ModelNotFound, UnsupportedParameter)
 # What no retry mends, because the config asks for it.
-
-
-class Stopped(Exception):
-    """Ends the loop with an outcome."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.state)
-        self.outcome = outcome
 
 
 class ModelLoop:
@@ -46,9 +49,11 @@ class ModelLoop:
         config: The experiment.
         provider: Who answers for its model.
         request: The call without messages.
-        tools: Runs tool calls.
+        tools: Runs tool calls; ``None`` where the model is offered none.
         recorder: Notes what happens.
         allowance: What the attempt may still use.
+        spending: Reserves and settles what calls cost.
+        past: Answers that were bought by an earlier attempt of the same trial.
     """
 
     def __init__(
@@ -56,20 +61,22 @@ class ModelLoop:
         config: ExperimentConfig,
         provider: ModelProvider,
         request: ModelRequest,
-        tools: Tools,
+        tools: Tools | None,
         recorder: Recorder,
         allowance: Allowance,
+        spending: Spending,
+        *,
+        past: PaidAnswers | None = None,
     ) -> None:
         self._config = config
         self._provider = provider
         self._tools = tools
         self._recorder = recorder
         self._allowance = allowance
+        self._spending = spending
+        self._past = past
         self._messages: list[Mapping[str, Any]] = []
-        self._blocks = bool(config.tools) and (
-            config.tool_format == "code_block"
-            or (config.tool_format == "auto" and not provider.supports_tools)
-        )
+        self._blocks = uses_blocks(config, supports_tools=provider.supports_tools)
         schemas = () if self._blocks else tool_schemas(config.tools)
         self._request = attrs.evolve(request, tools=schemas)
 
@@ -80,8 +87,8 @@ class ModelLoop:
             StateError: The journal cannot be written; nothing was sent after that.
             SandboxEnded: The sandbox died.
         """
-        for message in self._opening():
-            self._say(message)
+        for message in opening(self._config, blocks=self._blocks):
+            self._say(message, opening=True)
         try:
             for call in range(1, self._config.limits.turns + 1):
                 output = await self._ask(call)
@@ -96,25 +103,13 @@ class ModelLoop:
         turns = self._config.limits.turns
         return stopped_by("turns", turns, turns)
 
-    def _opening(self) -> list[Mapping[str, Any]]:
-        config = self._config
-        system = [config.system] if config.system else []
-        if self._blocks:
-            system.append(code_blocks.instructions(config.tools, single_turn=config.single_turn))
-        messages: list[Mapping[str, Any]] = list(config.messages)
-        if config.prompt is not None:
-            messages.append({"role": "user", "content": config.prompt})
-        if system:
-            messages.insert(0, {"role": "system", "content": "\n\n".join(system)})
-        return messages
-
-    def _say(self, message: Mapping[str, Any]) -> None:
+    def _say(self, message: Mapping[str, Any], *, opening: bool = False) -> None:
         self._messages.append(message)
-        self._recorder.message(message)
+        self._recorder.message(message, opening=opening)
 
     async def _ask(self, call: int) -> ModelOutput:
         """Call the model: the request durable before it is sent, the answer before it is used."""
-        if (over := self._allowance.out_of_tokens()) is not None:
+        if (over := self._allowance.out_of_calls(len(self._messages))) is not None:
             raise Stopped(over)
         request = attrs.evolve(
             self._request,
@@ -122,66 +117,109 @@ class ModelLoop:
             parameters=self._allowance.cap(self._request.parameters),
             call=call,
         )
+        identity = digest([request.model, request.messages, request.parameters, request.tools])
+        if self._past and (paid := await self._past.answer(call, identity, self._recorder)):
+            charge = self._spending.replayed(paid.output, at=paid.at)
+            self._note_answer(call, identity, paid.output, charge, paid.duration, replayed=True)
+            return self._heard(paid.output, charge)
+        reserved = await self._reserve(request)
         await self._recorder.durable(
             "model.requested",
             call=call,
+            reserved=reserved,
             provider=self._provider.name,
             model=request.model,
             messages=len(request.messages),
             parameters=request.parameters,
             tools=[tool["function"]["name"] for tool in request.tools],
-            request=digest([request.model, request.messages, request.parameters, request.tools]),
+            request=identity,
         )
         waited = 0.0
 
         async def on_retry(error: ModelError, wait: float, sends: int) -> None:
             nonlocal waited
             waited += wait
+            billed = self._spending.failed(error)
+            told = {"type": error.code, "message": error.message}
+            scope.deadline = math.inf  # waiting for room in the budget is no work
+            try:
+                await self._reserve(request)
+            except Stopped:
+                await self._recorder.durable("model.failed", call=call, billed=billed, error=told)
+                raise
             await self._recorder.durable(
-                "model.retried",
-                call=call,
-                sends=sends,
-                wait=wait,
-                error={"type": error.code, "message": error.message},
+                "model.retried", call=call, sends=sends, wait=wait, billed=billed, error=told
             )
+            self._allowance.wait(wait)
+            scope.deadline = anyio.current_time() + self._allowance.seconds
 
         started = time.monotonic()
         output: ModelOutput | None = None
-        with anyio.move_on_after(self._allowance.seconds):
-            try:
+        try:
+            with anyio.move_on_after(self._allowance.seconds) as scope:
                 output = await retries.generate(
                     self._provider, request, self._config.retries, on_retry
                 )
-            except ModelError as error:
-                await self._recorder.durable(
-                    "model.failed", call=call, error={"type": error.code, "message": error.message}
-                )
-                raise Stopped(_model_failure(error, first=call == 1)) from None
+        except ModelError as error:
+            billed = self._spending.failed(error)
+            await self._recorder.durable(
+                "model.failed",
+                call=call,
+                billed=billed,
+                error={"type": error.code, "message": error.message},
+            )
+            raise Stopped(_model_failure(error, first=call == 1)) from None
+        finally:
+            if output is None:
+                self._spending.lost()
         if output is None:
             raise Stopped(self._allowance.out_of_time())
         output = _with_ids(output, call)
-        await self._answered(call, output, time.monotonic() - started - waited)
-        return output
+        charge = self._spending.answered(output)
+        self._note_answer(call, identity, output, charge, time.monotonic() - started - waited)
+        await self._recorder.commit()
+        return self._heard(output, charge)
 
-    async def _answered(self, call: int, output: ModelOutput, duration: float) -> None:
-        self._allowance.spend(output.usage.total_tokens)
-        await self._recorder.durable(
+    # Any: what the journal keeps, which is JSON.
+    async def _reserve(self, request: ModelRequest) -> dict[str, Any]:
+        """Wait for room in the budget; the attempt ends if there will be none."""
+        waited = self._spending.waited
+        try:
+            with anyio.move_on_after(self._allowance.time_left):
+                return await self._spending.reserve(request)
+        except OutOfBudget as over:
+            raise Stopped(over.outcome) from None
+        finally:
+            self._allowance.wait(self._spending.waited - waited)
+        raise Stopped(self._allowance.out_of_time())
+
+    def _note_answer(
+        self,
+        call: int,
+        request: str,
+        output: ModelOutput,
+        charge: Charge,
+        duration: float,
+        *,
+        replayed: bool = False,
+    ) -> None:
+        self._recorder.note(
             "model.responded",
             call=call,
-            texts=output.texts,
-            stop_reason=output.stop_reason,
-            finish_reason=output.finish_reason,
-            usage=attrs.asdict(output.usage),
-            response_model=output.response_model,
-            system_fingerprint=output.system_fingerprint,
-            request_id=output.request_id,
-            warnings=output.warnings,
-            mock=output.mock,
+            request=request,
+            replayed=replayed,
+            cost=charge.cost.to_json() if charge.cost else None,
             duration=duration,
+            **attrs.asdict(output),
         )
+
+    def _heard(self, output: ModelOutput, charge: Charge) -> ModelOutput:
+        """Take a recorded answer into the conversation."""
+        self._allowance.spend(charge.amount)
         if output.stop_reason == "model_length":
             raise Stopped(stopped_by("context", None, None))
         self._say(output.message)
+        return output
 
     def _uses(self, output: ModelOutput, call: int) -> tuple[ToolUse, ...]:
         if not self._blocks:
@@ -196,6 +234,8 @@ class ModelLoop:
     async def _use(self, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
         """Run the calls in order. Every call gets a result, even those a limit keeps from it."""
         tools = self._tools
+        if tools is None:
+            raise AssertionError("unreachable: a model that is offered no tools uses none")
         results: list[ToolResult] = []
         stop: Outcome | None = None
         for use in uses:

@@ -8,15 +8,28 @@ from typing import Any
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.journal import Journal
 
+_SHARED_CHARACTERS = 200
+"""Shorter messages are as long as a digest and its place would be."""
+
 
 # Any: an event's data is JSON.
 class Recorder:
-    """Notes the events of one attempt."""
+    """Notes the events of one attempt.
 
-    def __init__(self, journal: Journal, trial: str, attempt: int) -> None:
+    Args:
+        journal: The run's journal.
+        trial: The trial's key.
+        attempt: The attempt's number, from 1.
+        library: Digests of what any attempt of the run has stored for all of them.
+    """
+
+    def __init__(
+        self, journal: Journal, trial: str, attempt: int, library: set[str] | None = None
+    ) -> None:
         self._journal = journal
         self._trial = trial
         self._attempt = attempt
+        self._library = set[str]() if library is None else library
         self._messages: set[str] = set()
 
     def note(self, type: str, **data: Any) -> None:
@@ -32,11 +45,42 @@ class Recorder:
         self.note(type, **data)
         await self._journal.commit()
 
-    def message(self, message: Mapping[str, Any]) -> None:
-        """Note the conversation's next message; one said before is named by its digest."""
+    async def commit(self) -> None:
+        """Return when all that was noted is on the disk.
+
+        Raises:
+            StateError: It cannot be.
+        """
+        await self._journal.commit()
+
+    def message(self, message: Mapping[str, Any], *, opening: bool = False) -> None:
+        """Note the conversation's next message; one said before is named by its digest.
+
+        Args:
+            message: The message.
+            opening: Whether other attempts may begin with it too, so that it is stored for all.
+        """
         identity = digest(message)
-        if identity in self._messages:
+        if identity in self._messages or identity in self._library:
             self.note("message.added", digest=identity)
+        elif opening and len(str(message.get("content"))) >= _SHARED_CHARACTERS:
+            self._library.add(identity)
+            self.note("message.added", digest=identity, message=message, shared=True)
         else:
             self._messages.add(identity)
             self.note("message.added", digest=identity, message=message)
+
+    def standing(self, isolation: object, limits: object) -> None:
+        """Note what is in force in the sandbox; what is the same in another is named."""
+        identity = digest([isolation, limits])
+        if identity in self._library:
+            self.note("sandbox.ready", digest=identity)
+        else:
+            self._library.add(identity)
+            self.note(
+                "sandbox.ready",
+                digest=identity,
+                isolation=isolation,
+                limits=limits,
+                shared=True,
+            )

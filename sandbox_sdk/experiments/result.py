@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from sandbox_sdk.experiments.prices import Cost
 from sandbox_sdk.experiments.redaction import plain
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 from sandbox_sdk.values import Artifact, AttemptState
@@ -118,8 +119,9 @@ class LimitHit:
     """The limit that ended an attempt.
 
     Attributes:
-        type: ``turns``, ``tokens``, ``time``, ``tool_time``, ``tool_calls``, ``context``, or a
-            limit of the sandbox such as ``memory``.
+        type: A limit of the config by its name, ``context`` or ``content_filter`` of the model,
+            a bound of the budget such as ``budget.tokens``, or a limit of the sandbox such as
+            ``memory``.
         limit: Its value, where it is known.
         used: What was used of it, where it is known.
     """
@@ -192,7 +194,7 @@ class ExperimentResult:
         messages: The whole conversation.
         tool_calls: Every tool call in order.
         usage: Tokens of all model calls.
-        cost: What it cost; ``None`` because no prices are known, never 0.
+        cost: What its answers cost; ``None`` where that is unknown, never 0.
         timings: When and how long.
         artifacts: Files collected from the workspace and whole outputs of tools.
         resource_usage: What the sandbox used.
@@ -214,7 +216,7 @@ class ExperimentResult:
     messages: tuple[Mapping[str, Any], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     usage: TokenUsage
-    cost: None = None
+    cost: Cost | None = None
     timings: Timings
     artifacts: tuple[Artifact, ...] = ()
     resource_usage: ResourceUse | None = None
@@ -227,6 +229,8 @@ class ExperimentResult:
         """Return the result as JSON."""
         data: dict[str, Any] = plain(attrs.asdict(self))
         data["usage"]["total_tokens"] = self.usage.total_tokens
+        if self.cost is not None:
+            data["cost"]["total"] = float(self.cost.total)
         data["timings"]["working_time"] = self.timings.working_time
         return data
 

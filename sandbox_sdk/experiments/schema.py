@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.prices import read_prices
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
 
@@ -51,7 +52,8 @@ def _url(value: object, path: str) -> str:
     return found.rstrip("/")
 
 
-def _message(value: object, path: str) -> Mapping[str, object]:
+def message(value: object, path: str) -> Mapping[str, object]:
+    """Read a message in OpenAI's form."""
     found = fields.read_fields(value, path, _MESSAGE)
     if "role" not in found:
         raise fault(f"{path}.role", "is required")
@@ -96,7 +98,7 @@ def _file_path(value: str, path: str) -> str:
     return value
 
 
-def _file_map(value: object, path: str) -> dict[str, str | bytes]:
+def file_map(value: object, path: str) -> dict[str, str | bytes]:
     """Read file path -> content, as text or bytes."""
 
     def content(item: object, where: str) -> str | bytes:
@@ -164,10 +166,14 @@ _SECONDS = fields.number(0, 10**8, above=True)
 
 _LIMITS: Mapping[str, fields.Reader] = {
     "turns": fields.whole(1),
+    "messages": _or_none(fields.whole(1)),
     "tokens": _or_none(fields.whole(1)),
+    "cost": _or_none(fields.number(0, 10**9, above=True)),
     "time": _or_none(_SECONDS),
+    "working_time": _or_none(_SECONDS),
     "tool_time": _or_none(_SECONDS),
     "tool_calls": _or_none(fields.whole(0)),
+    "bad_calls": _or_none(fields.whole(1)),
     "tool_timeout": _SECONDS,
     "tool_output": _tool_output,
 }
@@ -187,20 +193,21 @@ FIELDS: Mapping[str, fields.Reader] = {
     "base_url": _url,
     "api_key_env": _variable_name,
     "prompt": fields.filled_text,
-    "messages": fields.list_of(_message),
+    "messages": fields.list_of(message),
     "code": fields.filled_text,
     "system": fields.text,
     "parameters": _section(PARAMETERS),
     "tools": _tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
-    "files": _file_map,
+    "files": file_map,
     "setup": fields.filled_text,
     "artifacts": fields.one_or_more(_pattern),
     "limits": _section(_LIMITS),
     "retries": _section(_RETRIES),
     "drop_unsupported": fields.flag,
     "seed": fields.whole(-(2**63), 2**63 - 1),
+    "prices": read_prices,
 }
 """The fields of a config, with what each may be."""
 
@@ -212,7 +219,7 @@ HINTS = {
 
 _OF_A_MODEL = (
     *("model", "base_url", "api_key_env", "prompt", "messages", "system", "parameters", "tools"),
-    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed"),
+    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed", "prices"),
 )
 
 

@@ -1,7 +1,13 @@
 """Frozen values that cross the layers, and the small protocols by which layers meet."""
 
 from sandbox_sdk.values.ending import ATTEMPT_STATE, COUNTED, AttemptState, Ended, EndKind
-from sandbox_sdk.values.protocols import ModelHost, Process, Workplace, WorkspaceFiles
+from sandbox_sdk.values.protocols import (
+    ModelHost,
+    Process,
+    Sandboxes,
+    Workplace,
+    WorkspaceFiles,
+)
 from sandbox_sdk.values.results import (
     Artifact,
     CodeError,
@@ -57,6 +63,7 @@ __all__ = [
     "SandboxInfo",
     "SandboxSpec",
     "SandboxState",
+    "Sandboxes",
     "SecurityLevel",
     "TemplateInfo",
     "Usage",

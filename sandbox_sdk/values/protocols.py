@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from sandbox_sdk.values.ending import Ended
 from sandbox_sdk.values.results import CodeResult, Collected, CommandResult
-from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo
+from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo, SandboxSpec
 from sandbox_sdk.values.standing import Isolation, Limit, Usage
 
 
@@ -137,4 +137,25 @@ class ModelHost(Protocol):
         The command starts in the folder that ``files`` were written to. The context may be
         entered in one task and left in another: a model outlives the call that loaded it.
         """
+        ...
+
+
+class Sandboxes(Protocol):
+    """Makes fresh sandboxes for trials and scorers; options have ``create_sandbox``'s names."""
+
+    async def prepare(self, options: Mapping[str, object], path: str = "sandbox") -> SandboxSpec:
+        """Return the settings that options mean, every default filled in.
+
+        Raises:
+            ConfigError: An option is wrong; all faults at once, each below ``path``.
+            TemplateError: There is no template of that name.
+        """
+        ...
+
+    def start(self, spec: SandboxSpec) -> AbstractAsyncContextManager[Workplace]:
+        """Make a sandbox of these settings; it is deleted, files and all, with the context."""
+        ...
+
+    def fresh(self, **options: object) -> AbstractAsyncContextManager[Workplace]:
+        """Make a sandbox as ``prepare()`` and ``start()`` do."""
         ...

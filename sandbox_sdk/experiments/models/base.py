@@ -10,7 +10,7 @@ import attrs
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
-ONE_REQUEST = TokenUsage(requests=1)
+ONE_REQUEST = TokenUsage(requests=1, unmetered_requests=1)
 """The usage of a call whose provider tells no tokens."""
 
 

@@ -125,12 +125,15 @@ def _bad_tool_call(call: object, model: str) -> ModelError:
 def _usage(usage: Any) -> TokenUsage:
     told = _object(usage)
     sent, answered = (_object(told.get(f"{kind}_tokens_details")) for kind in _KINDS)
+    input_tokens, output_tokens = (_count(told.get(f"{kind}_tokens")) for kind in _KINDS)
     return TokenUsage(
-        input_tokens=_count(told.get("prompt_tokens")) or 0,
-        output_tokens=_count(told.get("completion_tokens")) or 0,
+        input_tokens=input_tokens or 0,
+        output_tokens=output_tokens or 0,
         cache_read_tokens=_count(sent.get("cached_tokens")),
+        cache_write_tokens=_count(sent.get("cache_write_tokens")),
         reasoning_tokens=_count(answered.get("reasoning_tokens")),
         requests=1,
+        unmetered_requests=int(input_tokens is None or output_tokens is None),
     )
 
 

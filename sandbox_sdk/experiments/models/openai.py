@@ -26,6 +26,7 @@ from sandbox_sdk.experiments.models.chat import parse_completion, parse_json
 from sandbox_sdk.experiments.models.openai_errors import ContextFull, explain
 from sandbox_sdk.experiments.models.reach import knock
 from sandbox_sdk.experiments.redaction import Redactor
+from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import MIB
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ class OpenAIProvider:
                 else:
                     raise
             except ContextFull as full:
-                output = ModelOutput(stop_reason="model_length", finish_reason=str(full))
+                # Refused unread, so nothing was used.
+                output = ModelOutput(
+                    stop_reason="model_length", finish_reason=str(full), usage=TokenUsage()
+                )
                 break
             else:
                 break

@@ -73,6 +73,7 @@ def _explain_connection(
                 "correct the address",
                 model=request.model,
                 retryable=True,
+                unbilled=True,
             )
     if any(isinstance(cause, TimeoutError) for cause in chain) and isinstance(
         error, APITimeoutError
@@ -103,6 +104,8 @@ def _explain_status(
         "model": model,
         "provider_status": status,
         "request_id": error.request_id,
+        # A refusal of what was asked costs nothing; 408 may come after the model had begun.
+        "unbilled": status < 500 and status != 408,
     }
     gone = "model" in said.lower() and _GONE.search(said.lower())
     match status:

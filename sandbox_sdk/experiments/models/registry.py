@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sandbox_sdk.errors import ConfigError, ModelNotFound
+from sandbox_sdk.experiments.budget import unpriced
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.base import ModelProvider, ModelRequest
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.openai import OpenAIProvider
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.redaction import Redactor
-from sandbox_sdk.parse import suggestion
+from sandbox_sdk.parse import fault, suggestion
 from sandbox_sdk.values import ModelHost
 
 DEFAULT_PROVIDER = "openai"
@@ -38,6 +41,7 @@ class ModelRegistry:
         providers: Iterable[ModelProvider] = (),
     ) -> None:
         self.redactor = Redactor()
+        self._environ = os.environ if environ is None else environ
         own: tuple[ModelProvider, ...] = (
             OpenAIProvider(environ=environ, redactor=self.redactor),
             LocalProvider(host, models_dir=models_dir, environ=environ),
@@ -70,15 +74,30 @@ class ModelRegistry:
             attempt_timeout=config.retries.attempt_timeout,
         )
 
+    def priced(self, config: ExperimentConfig) -> PricedModel:
+        """Return whose price the config's model has.
+
+        Raises:
+            ModelNotFound: There is no such provider.
+        """
+        name, model = self._split(config)
+        own = bool(config.base_url or self._environ.get(f"{name.upper()}_BASE_URL"))
+        return PricedModel(provider=name, model=model, own_server=own)
+
     async def check(self, config: ExperimentConfig) -> None:
         """Go on if the config's model can be called as far as is known without calling it.
 
         Raises:
-            ConfigError: The config cannot mean anything to the provider.
+            ConfigError: The config cannot mean anything to the provider, or limits the cost of a
+                model whose price is unknown.
             ModelError: There is no key, no such model, or nothing at its address.
         """
         if config.model is not None:
             provider, request = self.request(config)
+            if config.limits.cost is not None and not Prices(config.prices).knows(
+                priced := self.priced(config)
+            ):
+                raise fault("experiment.limits.cost", unpriced(priced))
             await provider.check(request)
 
     async def aclose(self) -> None:
