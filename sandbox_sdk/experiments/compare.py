@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -109,6 +110,10 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON, with what may be said of it and the rule of who counts."""
+        return {**attrs.asdict(self), "verdict": self.verdict, "rule": RULE}
 
 
 def compare(
