@@ -3,7 +3,8 @@
     SandboxError
     ├── ConfigError (ValueError)            what the caller wrote is wrong
     ├── SandboxNotFound (LookupError)       no sandbox, run or model file of that name
-    ├── SandboxBusy                         another live process holds the sandbox
+    ├── SandboxBusy                         another live process holds the sandbox or run
+    ├── AdmissionTimeout (TimeoutError)     no place for a sandbox in time
     ├── SandboxClosed                       used after ``cleanup()``, ``delete`` or ``close()``
     ├── SandboxEnded                        a running sandbox ended, with how it ended
     │   ├── LifetimeExceeded (TimeoutError)     its ``timeout``
@@ -87,7 +88,7 @@ class SandboxNotFound(SandboxError, LookupError):
 
 
 class SandboxBusy(SandboxError):
-    """Another live process holds the sandbox.
+    """Another live process holds the sandbox, or drives the run.
 
     Attributes:
         owner_pid: The process that holds it.
@@ -100,6 +101,12 @@ class SandboxBusy(SandboxError):
     ) -> None:
         super().__init__(message, sandbox_id=sandbox_id)
         self.owner_pid = owner_pid
+
+
+class AdmissionTimeout(SandboxError, TimeoutError):
+    """There was no place for a sandbox in time: others held all of them."""
+
+    code = "admission_timeout"
 
 
 class SandboxClosed(SandboxError):

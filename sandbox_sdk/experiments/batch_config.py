@@ -9,11 +9,13 @@ import attrs
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.budget_limits import BudgetLimits, budget_json, read_budget
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.datasets import Dataset, of_samples, read_dataset
 from sandbox_sdk.experiments.grid import Cell, expand
 from sandbox_sdk.experiments.redaction import plain
 from sandbox_sdk.experiments.schema import FIELDS, HINTS
+from sandbox_sdk.experiments.scorers import Scorer, build_all
 from sandbox_sdk.experiments.template import fields_of
 from sandbox_sdk.parse import Faults, fault
 from sandbox_sdk.values import Sample
@@ -66,6 +68,8 @@ class BatchConfig:
         fail_on_error: The share of ended trials with model or infrastructure errors from which on
             no more are started, from 0 to 1; ``None`` goes on. It acts from 20 ended trials on.
         admission_timeout: Seconds that a sandbox waits for a place while others hold all.
+        scorers: What judges each trial.
+        budget: What all of them may use.
     """
 
     name: str | None = None
@@ -79,10 +83,14 @@ class BatchConfig:
     max_concurrency: int | None = None
     fail_on_error: float | None = 0.5
     admission_timeout: float = ADMISSION_SECONDS
+    scorers: tuple[Scorer, ...] = ()
+    budget: BudgetLimits = attrs.field(factory=BudgetLimits)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is said of the batch as a whole, as JSON."""
         told = {name: getattr(self, name) for name in (*_OWN_WORDS, *_SETTINGS)}
+        told["budget"] = budget_json(self.budget)
+        told["scorers"] = [{"name": each.name, "digest": each.digest} for each in self.scorers]
         filled: dict[str, Any] = plain(told)
         return filled
 
@@ -166,6 +174,15 @@ def _condition(cell: Cell, path: str, *, has_dataset: bool) -> Condition:
 def _check_samples(batch: BatchConfig, path: str) -> None:
     """Refuse conditions and samples that do not go together."""
     faults = Faults()
+    for scorer in batch.scorers:
+        for sample in batch.dataset.samples:
+            try:
+                scorer.check(sample, f"{path}.dataset[{sample.id}]")
+            except ConfigError as error:  # every other sample most likely has the same
+                for line in error.faults:
+                    at, _, what = line.partition(": ")
+                    faults.add(at, f"{what} (scorer {scorer.name})")
+                break
     if batch.planned > MOST_TRIALS:
         faults.add(path, f"makes {batch.planned:,} trials, more than the {MOST_TRIALS:,} allowed")
     samples = batch.dataset.samples if batch.has_dataset else ()
@@ -228,6 +245,8 @@ _BATCH: Mapping[str, fields.Reader] = {
     "max_concurrency": fields.whole(1, 10_000),
     "fail_on_error": _scale,
     "admission_timeout": fields.number(0, 10**8, above=True),
+    "scorers": build_all,
+    "budget": read_budget,
 }
 
 BATCH_FIELDS = cast("tuple[str, ...]", tuple(_BATCH))

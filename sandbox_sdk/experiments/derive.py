@@ -112,6 +112,8 @@ class _Fold:
     def take(self, event: Event) -> None:
         self._last = event
         data = event.data
+        if "role" in data:
+            return  # a call of a scorer, which is no part of the attempt
         match event.type:
             case "sandbox.ready":
                 told = data if "isolation" in data else self._stored(data["digest"])
@@ -179,7 +181,7 @@ class _Fold:
             timings=Timings(
                 started_at=started.time,
                 completed_at=last.time,
-                total_time=last.monotonic - started.monotonic,
+                total_time=end.get("total_time", last.monotonic - started.monotonic),
                 model_time=self._model_time,
                 tool_time=sum(call.duration for call in self._calls.values()),
                 retries_wait=self._retries_wait,

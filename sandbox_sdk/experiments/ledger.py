@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from sys import intern
 from typing import Any
 
 import attrs
@@ -23,6 +24,21 @@ OPEN_STATES = frozenset({AttemptState.CANCELLED, AttemptState.BUDGET, AttemptSta
 
 MOST_INFRA_FAILURES = 3
 """Attempts that may fail for infrastructure without getting further."""
+
+
+@attrs.frozen
+class Verdict:
+    """What a scorer said of a trial.
+
+    Attributes:
+        value: From 0 to 1; ``None`` where it came to no verdict.
+        label: The value in a word.
+        digest: Which scorer it was.
+    """
+
+    value: float | None
+    label: str | None
+    digest: str
 
 
 @attrs.define(kw_only=True)
@@ -50,7 +66,7 @@ class Row:
         replayed: Calls whose answer was bought before.
         mock: Whether the answers are scripted.
         reused: The run it was taken from.
-        scores: Name of the scorer -> value and label.
+        scores: Name of the scorer -> what it said.
         start: Where its last ended attempt begins in the journal.
         end: Where that attempt ends.
     """
@@ -75,7 +91,7 @@ class Row:
     replayed: int = 0
     mock: bool = False
     reused: str | None = None
-    scores: dict[str, tuple[float | None, str | None]] | None = None
+    scores: dict[str, Verdict] | None = None
     start: int = 0
     end: int = 0
 
@@ -139,6 +155,7 @@ class Ledger:
         self.rows: list[Row | None] = [None] * len(keys)
         self.states: Counter[AttemptState] = Counter()
         self.stored: dict[str, int] = {}
+        self.graded: dict[str, int] = {}
         self.possibly_billed: list[PossiblyBilled] = []
         self.sessions = 1
         self.finished = False
@@ -166,6 +183,11 @@ class Ledger:
     def counted(self) -> int:
         """Trials that count in a score's denominator."""
         return sum(count for state, count in self.states.items() if state in COUNTED)
+
+    @property
+    def mock(self) -> bool:
+        """Whether any trial's answers are scripted."""
+        return any(row is not None and row.mock for row in self.rows)
 
     def row(self, index: int) -> Row:
         """Return how a trial stands."""
@@ -233,6 +255,9 @@ class Ledger:
 
     def _take(self, index: int, running: _Running, event: Event, start: int) -> None:
         row, data = running.row, event.data
+        if data.get("role") == "grader":
+            self._grade(data, event.type, start, reused=row.reused is not None)
+            return
         match event.type:
             case "message.added" | "sandbox.ready":
                 if data.get("shared"):
@@ -256,6 +281,12 @@ class Ledger:
                 self._finish(index, running, event)
             case _:
                 pass
+
+    def _grade(self, data: Mapping[str, Any], type: str, start: int, *, reused: bool) -> None:
+        if type == "model.responded":
+            self.graded[data["key"]] = start
+            if not reused:
+                self.paid_tokens += data["usage"]["input_tokens"] + data["usage"]["output_tokens"]
 
     def _answer(self, index: int, running: _Running, data: Mapping[str, Any], start: int) -> None:
         row, usage = running.row, data["usage"]
@@ -285,7 +316,7 @@ class Ledger:
         row.state = AttemptState(data["state"])
         total = total_cost(running.costs)
         row.cost = None if total is None else total.total
-        row.total_time = max(0.0, event.monotonic - running.monotonic)
+        row.total_time = data.get("total_time", event.monotonic - running.monotonic)
         row.limit = data["limit"]["type"] if data["limit"] else None
         row.error = data["error"]["type"] if data["error"] else None
         if use := data["resource_usage"]:
@@ -307,7 +338,8 @@ class Ledger:
             self.states[row.state] += 1
 
     def _score(self, row: Row, data: Mapping[str, Any]) -> None:
-        row.scores = {**(row.scores or {}), data["scorer"]: (data["value"], data["label"])}
+        verdict = Verdict(data["value"], data["label"], intern(data["digest"]))
+        row.scores = {**(row.scores or {}), data["scorer"]: verdict}
 
 
 def _digest(text: str) -> bytes:

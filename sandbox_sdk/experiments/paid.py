@@ -65,11 +65,12 @@ class PaidAnswers:
             return None
         event = await anyio.to_thread.run_sync(event_at, self._journal, start)
         data = event.data
-        return Paid(output=_output(data), duration=data["duration"], at=event.time)
+        return Paid(output=output_of(data), duration=data["duration"], at=event.time)
 
 
 # Any: what this process, or one before it, recorded of an answer.
-def _output(data: Mapping[str, Any]) -> ModelOutput:
+def output_of(data: Mapping[str, Any]) -> ModelOutput:
+    """Return the answer that a ``model.responded`` holds."""
     fields = {name: data[name] for name in _FIELDS}
     fields["texts"] = tuple(fields["texts"])
     fields["warnings"] = tuple(fields["warnings"])

@@ -58,6 +58,7 @@ class PlannedTrial:
         repeat: From 1.
         config: The experiment as it is run.
         spec: The settings of its sandbox; ``None`` if it needs none.
+        blocks: Whether tools are asked for by code blocks.
     """
 
     index: int
@@ -67,6 +68,7 @@ class PlannedTrial:
     repeat: int
     config: ExperimentConfig = attrs.field(repr=False)
     spec: SandboxSpec | None = attrs.field(repr=False)
+    blocks: bool = False
 
 
 class Plan:
@@ -78,7 +80,6 @@ class Plan:
         batch: The batch.
         ready: Its conditions.
         derive_seeds: Whether each trial's seed is derived from the batch's, or is that one.
-        extra: What else makes it another plan, such as the scorers' digests.
     """
 
     def __init__(
@@ -87,7 +88,6 @@ class Plan:
         ready: Sequence[Ready],
         *,
         derive_seeds: bool = True,
-        extra: object = None,
     ) -> None:
         self.batch = batch
         self.ready = tuple(ready)
@@ -95,7 +95,8 @@ class Plan:
         self.keys = [self._key(index) for index in range(batch.planned)]
         self._places = {key: index for index, key in enumerate(self.keys)}
         told = hashlib.sha256("\n".join(self.keys).encode()).hexdigest()
-        self.digest = digest([batch.name, batch.dataset.digest, told, extra])
+        scorers = [[scorer.name, scorer.digest] for scorer in batch.scorers]
+        self.digest = digest([batch.name, batch.dataset.digest, told, scorers])
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,6 +120,7 @@ class Plan:
             repeat=repeat,
             config=config,
             spec=ready.spec if needs_sandbox(config) else None,
+            blocks=ready.blocks,
         )
 
     def _at(self, index: int) -> tuple[Ready, Sample, int]:

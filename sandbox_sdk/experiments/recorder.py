@@ -21,6 +21,11 @@ class Recorder:
         trial: The trial's key.
         attempt: The attempt's number, from 1.
         library: Digests of what any attempt of the run has stored for all of them.
+
+    Attributes:
+        said: The conversation so far.
+        output: What the attempt has given so far: the last answer, or what its code wrote.
+        collected: The files that were kept of its workspace.
     """
 
     def __init__(
@@ -31,10 +36,19 @@ class Recorder:
         self._attempt = attempt
         self._library = set[str]() if library is None else library
         self._messages: set[str] = set()
+        self.said: list[Mapping[str, Any]] = []
+        self.output = ""
+        self.collected: tuple[Mapping[str, Any], ...] = ()
 
     def note(self, type: str, **data: Any) -> None:
         """Append an event; it is durable with the next one that is."""
-        self._journal.append(type, trial=self._trial, attempt=self._attempt, **data)
+        kept = self._journal.append(type, trial=self._trial, attempt=self._attempt, **data).data
+        if type == "model.responded" and "role" not in kept:
+            self.output = kept["texts"][0] if kept["texts"] else ""
+        elif type == "code.finished":
+            self.output = kept["text"]
+        elif type == "artifacts.collected":
+            self.collected = tuple(kept["artifacts"])
 
     async def durable(self, type: str, **data: Any) -> None:
         """Append an event, and return when it and all before it are on the disk.
@@ -60,6 +74,7 @@ class Recorder:
             message: The message.
             opening: Whether other attempts may begin with it too, so that it is stored for all.
         """
+        self.said.append(message)
         identity = digest(message)
         if identity in self._messages or identity in self._library:
             self.note("message.added", digest=identity)

@@ -13,13 +13,14 @@ import anyio
 import anyio.to_thread
 
 from sandbox_sdk.experiments.batch_config import BatchConfig
+from sandbox_sdk.experiments.budget_limits import BudgetLimits
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.open_run import OpenRun
 from sandbox_sdk.experiments.plan import Plan, PlannedTrial, only_trial, ready_condition
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.run_record import read_run
 from sandbox_sdk.experiments.trial_runner import OneSandbox, TrialRunner
-from sandbox_sdk.parse import fault
+from sandbox_sdk.parse import Faults
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Workplace, new_id
 
@@ -35,11 +36,17 @@ async def check_experiment(
     """
     if not isinstance(config, BatchConfig):
         config = await anyio.to_thread.run_sync(BatchConfig.read, config, "experiment")
+    faults = Faults()
     if any(condition.sandbox for condition in config.conditions):
-        raise fault(
+        faults.add(
             "experiment.sandbox",
             "is for client.run_batch(), which makes sandboxes; this one has its settings already",
         )
+    if config.scorers:
+        faults.add("experiment.scorers", "are for client.run_batch(), which may run one trial too")
+    if config.budget != BudgetLimits():
+        faults.add("experiment.budget", 'is for client.run_batch(); one trial has "limits"')
+    faults.check()
     for condition in config.conditions:
         await models.check(condition.config)
     return config

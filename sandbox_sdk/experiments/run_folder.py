@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -195,6 +197,26 @@ def runs_of_plan(runs_dir: Path, digest: str) -> list[Path]:
         return []
     folders = [runs_dir / path.name for path in sorted(mark.iterdir())]
     return [folder for folder in folders if (folder / PLAN).is_file()]
+
+
+def lock_plan(runs_dir: Path, digest: str) -> int:
+    """Wait until nobody else looks for or begins a run of a plan; closing what it returns ends it.
+
+    Raises:
+        StateError: The state folder cannot be written.
+    """
+    mark = runs_dir / _BY_PLAN / digest
+    try:
+        mark.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(mark, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StateError(
+            f"{mark} cannot be made: {error.strerror or error}; free space, or correct the "
+            "permissions of the state folder",
+            errno=error.errno,
+        ) from error
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def write_lock(folder: Path, lock: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ class Place:
 
 
 # Any: plan and lock are JSON files, shown and copied as they are.
-@attrs.frozen(kw_only=True, eq=False, slots=False)
+@attrs.frozen(kw_only=True, eq=False)
 class RunRecord:
     """A run's plan and how far it has come.
 
@@ -56,6 +55,7 @@ class RunRecord:
         live: Whether a process is driving it now.
         plan: What was to be done.
         keys: The trials' keys in plan order.
+        samples: The ids of the samples in order.
         ledger: How each trial stands.
     """
 
@@ -66,6 +66,7 @@ class RunRecord:
     live: bool
     plan: Mapping[str, Any] = attrs.field(repr=False)
     keys: list[str] = attrs.field(repr=False)
+    samples: list[str] = attrs.field(repr=False)
     ledger: Ledger = attrs.field(repr=False)
 
     @property
@@ -73,11 +74,6 @@ class RunRecord:
         """What it was done with; ``None`` if it never came so far."""
         path = self.folder / LOCK
         return read_json(path) if path.exists() else None
-
-    @cached_property
-    def samples(self) -> list[str]:
-        """The ids of the samples in order."""
-        return [row["id"] for row in read_samples(self.folder)] or ["1"]
 
     def place(self, index: int) -> Place:
         """Return where a trial stands in the plan."""
@@ -110,7 +106,7 @@ class RunRecord:
         if row.end <= row.start:
             return None
         events = self.attempt_events(index)
-        return derive_result(self.facts(index), events, self._stored)
+        return derive_result(self.facts(index), events, self.stored)
 
     def attempt_events(self, index: int) -> Iterator[Event]:
         """Yield the events of the last ended attempt of a trial. Reads the disk."""
@@ -132,7 +128,8 @@ class RunRecord:
             sandbox=self.sandbox_id or None,
         )
 
-    def _stored(self, identity: str) -> Event:
+    def stored(self, identity: str) -> Event:
+        """Return the event that stored a message or a sandbox's standing. Reads the disk."""
         return event_at(self.folder / JOURNAL, self.ledger.stored[identity])
 
 
@@ -158,6 +155,7 @@ def read_run(folder: Path) -> RunRecord:
         live=live,
         plan=plan,
         keys=keys,
+        samples=[row["id"] for row in read_samples(folder)] or ["1"],
         ledger=ledger,
     )
 

@@ -127,7 +127,7 @@ def write_tables(record: RunRecord) -> None:
 def _scores(row: Row, names: list[str]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for name in names:
-        value, label = (row.scores or {}).get(name, (None, None))
-        cells[f"score.{name}"] = value
-        cells[f"label.{name}"] = label
+        verdict = (row.scores or {}).get(name)
+        cells[f"score.{name}"] = verdict.value if verdict else None
+        cells[f"label.{name}"] = verdict.label if verdict else None
     return cells

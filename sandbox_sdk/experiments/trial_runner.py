@@ -12,14 +12,17 @@ import attrs
 
 from sandbox_sdk.errors import SandboxBusy, SandboxError, StateError
 from sandbox_sdk.experiments.attempt import Attempt, Surroundings, Wrap
+from sandbox_sdk.experiments.budget_refusals import Refusal
 from sandbox_sdk.experiments.ledger import MOST_INFRA_FAILURES
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.open_run import OpenRun
 from sandbox_sdk.experiments.outcome import Outcome, failed
 from sandbox_sdk.experiments.plan import PlannedTrial
 from sandbox_sdk.experiments.recorder import Recorder
-from sandbox_sdk.experiments.result import ResourceUse
-from sandbox_sdk.values import AttemptState, Workplace
+from sandbox_sdk.experiments.result import LimitHit, ResourceUse
+from sandbox_sdk.experiments.scoring import Scoring
+from sandbox_sdk.experiments.spending import BudgetGate, OutOfBudget
+from sandbox_sdk.values import COUNTED, AttemptState, Workplace
 
 log = logging.getLogger("sandbox_sdk.experiments")
 
@@ -66,12 +69,24 @@ class TrialRunner:
         run: The run.
         models: The client's models.
         places: Gives attempts their sandboxes.
+        gate: The budget that they share.
+        scoring: Lets scorers judge what they gave.
     """
 
-    def __init__(self, run: OpenRun, models: ModelRegistry, places: Places) -> None:
+    def __init__(
+        self,
+        run: OpenRun,
+        models: ModelRegistry,
+        places: Places,
+        *,
+        gate: BudgetGate | None = None,
+        scoring: Scoring | None = None,
+    ) -> None:
         self._run = run
         self._models = models
         self._places = places
+        self._gate = gate
+        self._scoring = scoring
 
     async def run(self, trial: PlannedTrial) -> None:
         """Run a trial to its last state, again while infrastructure fails it, three times at most.
@@ -80,6 +95,9 @@ class TrialRunner:
             StateError: Something cannot be recorded; nothing was sent after that.
             SandboxBusy: Another process has taken the run over.
         """
+        if (refusal := self._refusal(trial)) is not None:
+            await self._refuse(trial, OutOfBudget(refusal).outcome)
+            return
         async with self._places.place(trial) as wrap:
             while True:
                 try:
@@ -120,6 +138,10 @@ class TrialRunner:
                 # A cancelled attempt has its end recorded too, but may not take for ever.
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_RECORD_SECONDS):
                     await _record(ending, recorder)
+                if self._gate is not None:
+                    cpu = ending.usage.cpu_seconds if ending.usage else None
+                    label, state = trial.condition.label, ending.outcome.state
+                    self._gate.budget.attempt_ended(label, state, cpu)
         return ending.outcome
 
     async def _attempt(
@@ -132,11 +154,40 @@ class TrialRunner:
             condition=trial.condition.label,
             wrap=wrap,
             past=self._run.past(trial),
+            gate=self._gate,
         )
-        async with self._places.workplace(trial) as workplace:
-            attempt = Attempt(trial.config, workplace, recorder, around)
-            async with _metered(attempt, ending):
-                return await attempt.run()
+        outcome: Outcome | None = None
+        with anyio.move_on_after(self._gate.budget.seconds_left if self._gate else None):
+            async with self._places.workplace(trial) as workplace:
+                attempt = Attempt(trial.config, workplace, recorder, around)
+                async with _metered(attempt, ending):
+                    outcome = await attempt.run()
+        if outcome is None:
+            outcome = self._out_of_time()
+        if self._scoring is not None and outcome.state in COUNTED:
+            await self._scoring.score(
+                trial.sample, recorder, trial.condition.label, known=frozenset()
+            )
+        return outcome
+
+    def _out_of_time(self) -> Outcome:
+        seconds = self._gate.budget.limits.time if self._gate else None
+        hit = LimitHit(type="budget.time", limit=seconds, used=seconds)
+        return Outcome(state=AttemptState.BUDGET, limit=hit)
+
+    def _refusal(self, trial: PlannedTrial) -> Refusal | None:
+        if self._gate is None:
+            return None
+        return self._gate.budget.may_start(trial.condition.label)
+
+    async def _refuse(self, trial: PlannedTrial, outcome: Outcome) -> None:
+        """Record that nothing was done, because the budget has no room."""
+        number = self._run.ledger.row(trial.index).attempts + 1
+        recorder = self._run.recorder(trial, number)
+        recorder.note(
+            "attempt.started", sandbox=None, provider=None, seed=trial.config.sampling_seed
+        )
+        await _record(_Ending(outcome=outcome), recorder)
 
 
 _CANCELLED = Outcome(state=AttemptState.CANCELLED)
