@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sandbox_sdk.cli.compare import compare
 from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
@@ -21,7 +22,9 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, delete, doctor, policy_, models, template):
+for _command in (
+    *(demo, execute, list_, export, delete, compare, doctor, policy_, models, template),
+):
     app.add_command(_command)
 
 

@@ -225,6 +225,11 @@ async def test_a_function_judges_by_its_source(sandboxes: Sandboxes) -> None:
     score = await judge(sandboxes, length, "xx", 4)
     assert (score.scorer, score.value, score.label) == ("length", 0.5, "partial")
     assert score.metadata == {"label": "s1"}
+    named = await judge(
+        sandboxes, {"type": "function", "name": "n", "source": length, "timeout": 20}, "xx", 4
+    )
+    assert (named.scorer, named.value, named.digest) != (score.scorer, score.value, score.digest)
+    assert (named.scorer, named.value) == ("n", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +344,7 @@ def test_the_source_of_a_function_decides_its_digest() -> None:
             ["scorer.files./a:", "scorer.files.b/../c:"],
         ),
         ({"type": "function"}, ["scorer.source: is required"]),
+        ({"type": "io", "sandbox": {"packages": "r.txt"}}, ["scorer.sandbox.packages: must be a"]),
     ],
 )
 def test_wrong_configs_tell_every_fault_with_its_path(spec: Any, faults: list[str]) -> None:

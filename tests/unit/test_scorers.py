@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from sandbox_sdk.errors import ConfigError, LaunchError, StateError
@@ -18,6 +23,7 @@ from sandbox_sdk.experiments.scorers import (
     Submission,
     build,
     build_all,
+    checker,
     scored,
 )
 from sandbox_sdk.experiments.scorers.numeric import numbers_in
@@ -133,6 +139,49 @@ async def test_a_pattern_in_a_schema_that_never_ends_is_ended_too() -> None:
     assert (await judge(spec, json.dumps("a" * 64 + "!"))).label == UNSCORED
 
 
+def test_a_check_whose_owner_is_gone_is_ended_by_the_kernel() -> None:
+    """No process is left behind that matches for ever: here nobody waits for its answer."""
+    folder = str(Path(checker.__file__).parent)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", checker.PROGRAM, folder], stdin=subprocess.PIPE
+    ) as process:
+        asked = {
+            "do": "search",
+            "seconds": 0,
+            "pattern": "(a+)+$",
+            "flags": 0,
+            "text": "a" * 64 + "!",
+        }
+        process.communicate(json.dumps(asked).encode() + b"\n", timeout=15)
+    assert process.returncode == -signal.SIGALRM
+
+
+async def test_checks_at_the_same_time_do_not_wait_for_one_that_hangs() -> None:
+    slow = build({"type": "regex", "pattern": "(a+)+$", "timeout": 3})
+    quick = build({"type": "regex", "pattern": "a"})
+    hostile = submission("a" * 64 + "!")
+    ended: list[str] = []
+
+    async def judge_it(scorer: Scorer, name: str) -> None:
+        await scorer.score(hostile)
+        ended.append(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(judge_it, slow, "slow")
+        for _ in range(5):
+            group.start_soon(judge_it, quick, "quick")
+    assert ended == ["quick"] * 5 + ["slow"]
+
+
+async def test_a_check_can_be_given_up_at_once() -> None:
+    scorer = build({"type": "regex", "pattern": "(a+)+$", "timeout": 3})
+    started = time.monotonic()
+    with anyio.move_on_after(0.1) as scope:
+        await scorer.score(submission("a" * 64 + "!"))
+    assert scope.cancelled_caught
+    assert time.monotonic() - started < 2
+
+
 async def test_json_nested_without_end_is_wrong_and_not_a_crash() -> None:
     score = await judge("json_schema", "[" * 500_000)
     assert (score.value, score.label) == (0, "not_json")
@@ -154,7 +203,7 @@ async def test_long_outputs_are_kept_short_in_the_score() -> None:
     ("spec", "faults"),
     [
         ("exat", ['scorer.type: there is no scorer \'exat\'; did you mean "exact"?']),
-        (3, ["scorer: must be a scorer's type or a mapping, not 3"]),
+        (3, ["scorer: must be a scorer's type, a mapping or a function, not 3"]),
         ({}, None),
         (
             {"type": "numeric", "which": "all", "absolute_tolerance": -1, "rel": 1},

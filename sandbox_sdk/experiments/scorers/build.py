@@ -12,10 +12,12 @@ from sandbox_sdk.experiments import fields
 from sandbox_sdk.experiments.scorers import (
     command,
     function,
+    graded,
     io,
     json_schema,
     numeric,
     pattern,
+    pytest_scorer,
     text,
 )
 from sandbox_sdk.experiments.scorers.base import Scorer
@@ -52,6 +54,10 @@ KINDS: Mapping[str, Kind] = {
         readers=function.READERS, make=function.FunctionScorer, faults=function.faults_of
     ),
     "command": Kind(readers=command.READERS, make=command.CommandScorer, faults=command.faults_of),
+    "model_graded": Kind(
+        readers=graded.READERS, make=graded.ModelGradedScorer, faults=graded.faults_of
+    ),
+    "pytest": Kind(readers=pytest_scorer.READERS, make=pytest_scorer.PytestScorer),
     "io": Kind(readers=io.READERS, make=io.IOScorer, faults=io.faults_of),
 }
 """The types of scorers there are."""

@@ -25,8 +25,9 @@ CHECK_SECONDS = 5.0
 
 _KEPT = 2  # idle processes; more are ended after use
 _LONGEST_ANSWER = 256 * 1024 * 1024
-# In isolated mode, so that neither the environment nor the current folder is looked at.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from checks.serve import main; main()"
+
+PROGRAM = "import sys; sys.path.append(sys.argv[1]); from checks.serve import main; main()"
+"""What a process runs, in isolated mode: neither environment nor current folder are looked at."""
 
 
 class CheckFailed(Exception):
@@ -52,7 +53,7 @@ class Checker:
         Raises:
             CheckFailed: It took too long, or ended without an answer.
         """
-        line = json.dumps({"do": do, **given}).encode("ascii") + b"\n"
+        line = json.dumps({"do": do, "seconds": seconds, **given}).encode("ascii") + b"\n"
         # Abandoned on cancellation: the thread ends within ``seconds`` by itself.
         return await anyio.to_thread.run_sync(self._run, line, seconds, abandon_on_cancel=True)
 
@@ -81,7 +82,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parent)],
+            [sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

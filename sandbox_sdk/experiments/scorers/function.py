@@ -79,11 +79,13 @@ def source_of(function: Callable[..., object], path: str) -> Source:
 
 
 def read_source(value: object, path: str) -> Source:
-    """Return the function that a text defines: the last one at its top level.
+    """Return a function as its source; of a text, the last one at its top level.
 
     Raises:
-        ConfigError: It defines none that can stand for itself; all faults at once.
+        ConfigError: There is none that can stand for itself; all faults at once.
     """
+    if callable(value):
+        return source_of(value, path)
     text = fields.filled_text(value, path)
     try:
         tree = ast.parse(text)
@@ -111,6 +113,11 @@ def read_source(value: object, path: str) -> Source:
     return Source(text=text, entry=entry.name, arguments=arguments)
 
 
+# The last is Python 3.12's, in the body of a class.
+_READS = frozenset({"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"})
+_WRITES = frozenset({"STORE_NAME", "STORE_GLOBAL"})
+
+
 def _foreign(code: CodeType) -> set[str]:
     """Return the global names that a module's code reads and nobody defines."""
     used: set[str] = set()
@@ -118,11 +125,10 @@ def _foreign(code: CodeType) -> set[str]:
     waiting = [code]
     while waiting:
         current = waiting.pop()
-        for instruction in _instructions(current):
-            name, operation = instruction
-            if operation in {"LOAD_NAME", "LOAD_GLOBAL"}:
+        for name, operation in _instructions(current):
+            if operation in _READS:
                 used.add(name)
-            elif operation in {"STORE_NAME", "STORE_GLOBAL"}:
+            elif operation in _WRITES:
                 made.add(name)
         waiting += [constant for constant in current.co_consts if isinstance(constant, CodeType)]
     return used - made - set(dir(builtins))
@@ -146,7 +152,7 @@ def faults_of(found: Mapping[str, Any], path: str) -> Faults:
     """Return the faults of fields that do not go together."""
     faults = Faults()
     if "source" not in found:
-        faults.add(f"{path}.source", "is required: the text of a function")
+        faults.add(f"{path}.source", "is required: a function, or its text")
     return faults
 
 

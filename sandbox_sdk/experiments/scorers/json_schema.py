@@ -19,7 +19,7 @@ from sandbox_sdk.experiments.scorers.base import (
 )
 from sandbox_sdk.experiments.scorers.blocks import last_block
 from sandbox_sdk.experiments.scorers.checker import CHECK_SECONDS, CheckFailed, shared_checker
-from sandbox_sdk.experiments.scorers.checks import schema
+from sandbox_sdk.experiments.scorers.checks import json_values, schema
 from sandbox_sdk.experiments.scorers.pattern import read_pattern
 from sandbox_sdk.parse import Faults, describe, fault, suggestion
 from sandbox_sdk.values import Sample
@@ -48,7 +48,7 @@ Check = Callable[[Any, str, Any, Faults], None]
 def _read(value: Any, path: str, root: Any, faults: Faults) -> None:
     if isinstance(value, bool):
         return
-    if not schema.is_object(value):
+    if not json_values.is_object(value):
         faults.add(path, f"must be a schema: a mapping, true or false, not {describe(value)}")
         return
     for word, said in value.items():
@@ -69,7 +69,7 @@ def _by(reader: fields.Reader) -> Check:
 
 
 def _list(said: Any, path: str, root: Any, faults: Faults) -> None:
-    if not schema.is_list(said) or not said:
+    if not json_values.is_list(said) or not said:
         faults.add(path, "must be a list of at least one schema")
         return
     for index, item in enumerate(said):
@@ -77,7 +77,7 @@ def _list(said: Any, path: str, root: Any, faults: Faults) -> None:
 
 
 def _map(said: Any, path: str, root: Any, faults: Faults) -> None:
-    if not schema.is_object(said):
+    if not json_values.is_object(said):
         faults.add(path, f"must be a mapping of names to schemas, not {describe(said)}")
         return
     for name, item in said.items():
@@ -86,7 +86,7 @@ def _map(said: Any, path: str, root: Any, faults: Faults) -> None:
 
 def _patterns(said: Any, path: str, root: Any, faults: Faults) -> None:
     _map(said, path, root, faults)
-    if schema.is_object(said):
+    if json_values.is_object(said):
         for pattern in said:
             with faults.collect():
                 read_pattern(pattern, f"{path}.{pattern}")
@@ -97,18 +97,18 @@ def _reference(said: Any, path: str, root: Any, faults: Faults) -> None:
     while isinstance(said, str) and said not in seen:
         seen.add(said)
         try:
-            target = schema.resolve(root, said)
+            target = json_values.resolve(root, said)
         except (LookupError, ValueError):
             faults.add(path, f"{said[:200]!r} is no part of this schema; write #/$defs/NAME")
             return
-        if not schema.is_object(target) or "$ref" not in target:
+        if not json_values.is_object(target) or "$ref" not in target:
             return
         said = target["$ref"]
     faults.add(path, "leads back to itself" if isinstance(said, str) else "must be text")
 
 
 def _types(value: object, path: str) -> object:
-    return fields.one_or_more(fields.word(*schema.TYPES))(value, path)
+    return fields.one_or_more(fields.word(*json_values.TYPES))(value, path)
 
 
 def _filled_list(value: object, path: str) -> object:

@@ -51,6 +51,9 @@ def read_sandbox(value: object, path: str) -> dict[str, Any]:
     for name in [name for name in found if name not in _OPTIONS]:
         faults.add(f"{path}.{name}", f"unknown key{suggestion(name, _OPTIONS)}")
         del found[name]
+    if isinstance(found.get("packages"), str):
+        faults.add(f"{path}.packages", "must be a list of requirements, which decide the digest")
+        del found["packages"]
     try:
         # The settings in force are the client's own; these only fill what is not asked for.
         parse_spec("scorer", settings=Settings(), **cast("dict[str, Any]", found))

@@ -6,41 +6,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard
+from typing import Any
+
+from .json_values import TYPE_CHECKS, equal, is_list, is_object, key_of, plain, resolve
 
 MOST_FAULTS = 20
 
 
-def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Return whether a JSON value is an object."""
-    return isinstance(value, dict)
-
-
-def is_list(value: Any) -> TypeGuard[list[Any]]:
-    """Return whether a JSON value is an array."""
-    return isinstance(value, list)
-
-
-_TYPES: dict[str, Callable[[Any], bool]] = {
-    "null": lambda value: value is None,
-    "boolean": lambda value: isinstance(value, bool),
-    "object": is_object,
-    "array": is_list,
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    # By the standard, 1.0 is an integer.
-    "integer": lambda value: (
-        not isinstance(value, bool)
-        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
-    ),
-    "string": lambda value: isinstance(value, str),
-}
-
-TYPES = tuple(_TYPES)
-"""The words that ``type`` may be."""
-
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default"}
     | {"examples", "deprecated", "readOnly", "writeOnly", "format"}
+    | {"contentEncoding", "contentMediaType", "contentSchema"}
 )
 """Keywords that judge nothing. By the standard ``format`` is one of them."""
 
@@ -58,47 +34,6 @@ def faults(value: Any, root: Any) -> list[str]:
     found = _Faults()
     _check(value, root, "$", root, found)
     return found[:MOST_FAULTS]
-
-
-def resolve(root: Any, reference: str) -> Any:
-    """Return the part of a schema that a reference such as ``#/$defs/point`` names.
-
-    Raises:
-        LookupError: It names none.
-    """
-    if reference != "#" and not reference.startswith("#/"):
-        raise LookupError(reference)
-    node: Any = root
-    for part in reference.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if is_list(node):
-            node = node[int(key)] if key.isdecimal() else None
-        elif is_object(node) and key in node:
-            node = node[key]
-        else:
-            raise LookupError(reference)
-    if is_object(node) or isinstance(node, bool):
-        return node
-    raise LookupError(reference)
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Return whether two JSON values are the same: 1 is 1.0, but not true."""
-    return _key(first) == _key(second)
-
-
-def _key(value: Any) -> str:
-    return json.dumps(_plain(value), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if is_list(value):
-        return [_plain(item) for item in value]
-    if is_object(value):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
 
 
 def _fits(value: Any, rules: Any, root: Any) -> bool:
@@ -120,7 +55,7 @@ def _check(value: Any, rules: Any, path: str, root: Any, found: _Faults) -> None
 
 def _kind(value: Any, said: Any, path: str, _: Any, __: Any, found: _Faults) -> None:
     words = [said] if isinstance(said, str) else said
-    if not any(_TYPES[word](value) for word in words):
+    if not any(TYPE_CHECKS[word](value) for word in words):
         found.append(f"{path}: must be {' or '.join(words)}")
 
 
@@ -151,7 +86,7 @@ def _bound(
 
 
 def _multiple(value: Any, step: Any) -> bool:
-    value, step = _plain(value), _plain(step)
+    value, step = plain(value), plain(step)
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
     try:
@@ -167,7 +102,7 @@ def _pattern(value: Any, said: Any, path: str, _: Any, __: Any, found: _Faults) 
 
 
 def _unique(value: Any, said: Any, path: str, _: Any, __: Any, found: _Faults) -> None:
-    if said and is_list(value) and len({_key(item) for item in value}) < len(value):
+    if said and is_list(value) and len({key_of(item) for item in value}) < len(value):
         found.append(f"{path}: must hold no item twice")
 
 
