@@ -65,8 +65,10 @@ class FixedAdmission:
         """
         token = object()
         while not await self._taken(token, request.timeout):
-            # Whoever waits for trials of its own run gets a place when one of them ends.
-            if all(holder.owner != request.owner for holder in self._holders.values()):
+            # Whoever waits for trials of its own run gets a place when one of them ends. Nobody
+            # holds one while it goes from hand to hand.
+            owners = {holder.owner for holder in self._holders.values()}
+            if owners and request.owner not in owners:
                 raise self._refusal(request)
         self._holders[token] = request
         try:
