@@ -113,7 +113,7 @@ class BatchConfig:
         faults = Faults()
         found: dict[str, Any] = {}
         with faults.collect():
-            found |= fields.read_fields(own, path, _BATCH, HINTS)
+            found |= fields.read_fields(own, path, {**FIELDS, **_BATCH}, HINTS)
         with faults.collect():
             experiment["sandbox"] = found.get("sandbox", {})
             axes = [name for name in (*FIELDS, "sandbox") if name not in _OWN_WORDS]

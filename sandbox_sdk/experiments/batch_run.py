@@ -70,6 +70,7 @@ class BatchRun:
         self._unrecorded: tuple[int, ...] = ()
         self._failure: StateError | SandboxBusy | None = None
         self._error: SandboxError | None = None
+        self._over_budget: str | None = None
         self._over = False
         self._cancelled = False
         self._may_start = anyio.Event()
@@ -141,9 +142,17 @@ class BatchRun:
             self._record,
             status="degraded" if self._failure else None,
             kept=self.run.kept,
-            notices=tuple(dict.fromkeys((*self._notices, *drift_notices(self.run)))),
+            notices=tuple(
+                dict.fromkeys((*self._notices, *self._budget_notices(), *drift_notices(self.run)))
+            ),
             unrecorded=tuple(keys[index] for index in self._unrecorded),
         )
+
+    def _budget_notices(self) -> list[str]:
+        refused = self.run.ledger.states[AttemptState.BUDGET]
+        if not refused or self._over_budget is None:
+            return []
+        return [f"the budget had no room for {refused:,} trials; the first: {self._over_budget}"]
 
     def _open_trials(self, *, retry_failed: bool) -> Iterator[int]:
         ledger = self.run.ledger
@@ -179,7 +188,9 @@ class BatchRun:
         if self._source is not None and trial.key in self._source:
             await self._source.take(trial, self.run, self._scoring)
         else:
-            await self._runner.run(trial)
+            outcome = await self._runner.run(trial)
+            if outcome.state is AttemptState.BUDGET and outcome.error is not None:
+                self._over_budget = self._over_budget or outcome.error.message
 
     def _degrade(self, error: StateError | SandboxBusy) -> None:
         """End everything: what goes on from here could not be recorded."""

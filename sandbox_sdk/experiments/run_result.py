@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 import attrs
 
 from sandbox_sdk.errors import SandboxNotFound
+from sandbox_sdk.experiments.compare_runs import RunComparison, Side, compare_runs
 from sandbox_sdk.experiments.export import export_run
 from sandbox_sdk.experiments.ledger import PossiblyBilled, Verdict
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
@@ -216,6 +217,18 @@ class RunResult:
             if row is not None and row.state not in (None, AttemptState.COMPLETED)
         ]
         return Trials(self._record, failed)
+
+    def compare(self, other: RunResult, *, scorer: str | None = None) -> RunComparison:
+        """Compare this run, as the first, with another: pairs, flips, a test, intervals.
+
+        Args:
+            other: The second run.
+            scorer: Only by this scorer; by default by all that both have.
+
+        Raises:
+            ConfigError: There is nothing to compare.
+        """
+        return compare_runs(Side(record=self._record), Side(record=other._record), scorer=scorer)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the rows of ``trials.jsonl``."""

@@ -88,16 +88,19 @@ class TrialRunner:
         self._gate = gate
         self._scoring = scoring
 
-    async def run(self, trial: PlannedTrial) -> None:
-        """Run a trial to its last state, again while infrastructure fails it, three times at most.
+    async def run(self, trial: PlannedTrial) -> Outcome:
+        """Run a trial to its last state, again while infrastructure fails it, and return its end.
+
+        Infrastructure may fail it three times without its getting further.
 
         Raises:
             StateError: Something cannot be recorded; nothing was sent after that.
             SandboxBusy: Another process has taken the run over.
         """
         if (refusal := self._refusal(trial)) is not None:
-            await self._refuse(trial, OutOfBudget(refusal).outcome)
-            return
+            outcome = OutOfBudget(refusal).outcome
+            await self._refuse(trial, outcome)
+            return outcome
         async with self._places.place(trial) as wrap:
             while True:
                 try:
@@ -112,7 +115,7 @@ class TrialRunner:
                     outcome = failed(AttemptState.INFRA_ERROR, _as_sandbox_error(error))
                 failures = self._run.ledger.unfinished(trial.index).failures
                 if outcome.state is not AttemptState.INFRA_ERROR or failures >= MOST_INFRA_FAILURES:
-                    return
+                    return outcome
                 await anyio.sleep(_RETRY_SECONDS[failures - 1])
 
     async def attempt(self, trial: PlannedTrial, wrap: Wrap | None = None) -> Outcome:
