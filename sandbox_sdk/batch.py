@@ -68,13 +68,17 @@ class AsyncBatch:
         if self._run is not None:
             self._run.cancel_rest()
 
+    async def wait(self) -> None:
+        """Wait for the end, however it is."""
+        await self._over.wait()
+
     async def result(self) -> RunResult:
         """Wait for the end and return what the batch gave.
 
         Raises:
             AdmissionTimeout: Others held all places for sandboxes for too long.
         """
-        await self._over.wait()
+        await self.wait()
         if self._error is not None:
             raise self._error
         if self._run is not None:

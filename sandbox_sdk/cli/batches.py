@@ -69,9 +69,9 @@ async def _run(session: Session, file: Path, chosen: dict[str, Any]) -> int:
 async def _followed(session: Session, batch: AsyncBatch) -> RunResult:
     async with anyio.create_task_group() as group:
         group.start_soon(follow, batch, session.output)
-        result = await batch.result()
+        await batch.wait()
         group.cancel_scope.cancel()
-    return result
+    return await batch.result()
 
 
 async def _preview(session: Session, file: Path, chosen: dict[str, Any]) -> int:

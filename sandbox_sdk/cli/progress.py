@@ -17,8 +17,6 @@ _BAR = 30
 
 async def follow(batch: AsyncBatch, output: Output) -> None:
     """Show how far a batch has come until the task is cancelled."""
-    if batch.progress is None:
-        return
     pace = Pace()
     if sys.stderr.isatty():
         await _draw(batch, pace)

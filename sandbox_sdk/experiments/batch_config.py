@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -249,5 +249,5 @@ _BATCH: Mapping[str, fields.Reader] = {
     "budget": read_budget,
 }
 
-BATCH_FIELDS = cast("tuple[str, ...]", tuple(_BATCH))
+BATCH_FIELDS: tuple[str, ...] = tuple(_BATCH)
 """The fields of a batch besides an experiment's."""

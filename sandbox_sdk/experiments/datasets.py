@@ -152,11 +152,13 @@ def _rows(value: object, path: str) -> tuple[Iterable[object], str]:
 def _called(function: Callable[[], object], path: str) -> tuple[Iterable[object], str]:
     name = str(getattr(function, "__qualname__", type(function).__name__))
     rows = function()
-    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-        close = getattr(rows, "close", None)
+    if not isinstance(rows, Iterable) or isinstance(cast("object", rows), str | bytes | Mapping):
+        close = getattr(cast("object", rows), "close", None)
         if close is not None:
             close()  # a coroutine that nobody awaits would be warned about
-        raise fault(path, f"{name}() must return an iterable of rows, not {describe(rows)}")
+        raise fault(
+            path, f"{name}() must return an iterable of rows, not {describe(cast('object', rows))}"
+        )
     return cast("Iterable[object]", rows), name
 
 
@@ -211,12 +213,11 @@ def _sample(row: object, path: str, number: int) -> Sample:
     if isinstance(row, str):
         row = {"input": row}
     found: dict[str, Any] = fields.read_fields(row, path, _ROW, _HINTS)
-    asked = found.get("input")
-    texts = asked if isinstance(asked, str) else None
+    asked: Any = found.get("input")
     return Sample(
         id=found.get("id", str(number)),
-        prompt=texts,
-        messages=() if asked is None or texts is not None else asked,
+        prompt=asked if isinstance(asked, str) else None,
+        messages=asked if isinstance(asked, tuple) else (),
         target=found.get("target"),
         metadata=found.get("metadata", {}),
         files=found.get("files", {}),

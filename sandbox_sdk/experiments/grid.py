@@ -99,7 +99,7 @@ def _placed(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
         section, _, part = axis.partition(".")
         value = {part: given} if part else given
         if section in SECTIONS and isinstance(value, Mapping):
-            before = placed.get(section) or {}
+            before: object = placed.get(section) or {}
             if isinstance(before, Mapping):
                 value = {**cast("Mapping[str, Any]", before), **value}
         placed[section] = value

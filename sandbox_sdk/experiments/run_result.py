@@ -71,7 +71,7 @@ class Trial:
     limit: str | None
     replayed: int
     reused: str | None
-    _record: RunRecord = attrs.field(repr=False)
+    _record: RunRecord = attrs.field(repr=False, alias="record")
 
     @property
     def status(self) -> str:
@@ -178,7 +178,7 @@ class RunResult:
     notices: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
     possibly_billed: tuple[PossiblyBilled, ...] = ()
-    _record: RunRecord
+    _record: RunRecord = attrs.field(alias="record")
 
     @property
     def trials(self) -> Trials:
@@ -241,7 +241,7 @@ class RunResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas as pd
+        import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - no dependency
 
         rows = self.to_dicts()
         for index, row in enumerate(rows):
