@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.functions import read_function
 from sandbox_sdk.experiments.prices import read_prices
+from sandbox_sdk.experiments.tool_kinds import PROGRAMS, ToolName, make_tool, programs_of
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
 
-TOOLS = ("python", "bash")
-"""The tools there are; all run in the sandbox."""
+TOOLS = (*PROGRAMS, "files")
+"""The tools there are by name; all run in the sandbox, as functions do."""
 
 _KEY_HINT = (
     "a key never belongs in a config, which is recorded; put it into an environment variable and "
@@ -129,9 +131,22 @@ def _pattern(value: object, path: str) -> str:
     return _file_path(fields.line(value, path), path)
 
 
-def _tools(value: object, path: str) -> tuple[str, ...]:
-    # A tool asked for twice is offered once.
-    return tuple(dict.fromkeys(fields.list_of(fields.word(*TOOLS))(value, path)))
+def _tool(value: object, path: str) -> ToolName:
+    return (
+        fields.word(*TOOLS)(value, path) if isinstance(value, str) else read_function(value, path)
+    )
+
+
+def _tools(value: object, path: str) -> tuple[ToolName, ...]:
+    found: tuple[ToolName, ...] = fields.list_of(_tool)(value, path)
+    by_name: dict[str, ToolName] = {}
+    faults = Faults()
+    for index, tool in enumerate(found):
+        # A tool asked for twice is offered once.
+        if by_name.setdefault(make_tool(tool).name, tool) != tool:
+            faults.add(f"{path}[{index}]", f"another tool is called {make_tool(tool).name!r} too")
+    faults.check()
+    return tuple(by_name.values())
 
 
 _MESSAGE: Mapping[str, fields.Reader] = {
@@ -242,6 +257,9 @@ def contradictions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             faults.append(("experiment.tool_format", 'needs "tools": ["python"] or ["bash"]'))
         if found.get("single_turn"):
             faults.append(("experiment.single_turn", 'needs "tools": ["python"] or ["bash"]'))
+    elif found.get("tool_format") == "code_block" and len(programs_of(tools)) < len(tools):
+        said = "code blocks can only ask for python and bash; leave out the other tools"
+        faults.append(("experiment.tool_format", said))
     elif parameters.get("n", 1) > 1:
         faults.append(("experiment.parameters.n", 'must be 1 with "tools"'))
     if found.get("cache", "off") != "off" and not found.get("cassette"):
