@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Cost, total_cost
 from sandbox_sdk.experiments.digests import canonical_json
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices, total_cost
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 
 FIRST_OUTPUT_TOKENS = 4096
 """Tokens expected of a model whose answers are not known yet, where no ``max_tokens`` bounds it."""

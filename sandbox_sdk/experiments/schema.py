@@ -9,14 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
-from sandbox_sdk.experiments.functions import read_function
 from sandbox_sdk.experiments.prices import read_prices
-from sandbox_sdk.experiments.tool_kinds import PROGRAMS, ToolName, make_tool, programs_of
+from sandbox_sdk.experiments.tool_kinds import programs_of, read_tools
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
-
-TOOLS = (*PROGRAMS, "files")
-"""The tools there are by name; all run in the sandbox, as functions do."""
 
 _KEY_HINT = (
     "a key never belongs in a config, which is recorded; put it into an environment variable and "
@@ -131,24 +127,6 @@ def _pattern(value: object, path: str) -> str:
     return _file_path(fields.line(value, path), path)
 
 
-def _tool(value: object, path: str) -> ToolName:
-    return (
-        fields.word(*TOOLS)(value, path) if isinstance(value, str) else read_function(value, path)
-    )
-
-
-def _tools(value: object, path: str) -> tuple[ToolName, ...]:
-    found: tuple[ToolName, ...] = fields.list_of(_tool)(value, path)
-    by_name: dict[str, ToolName] = {}
-    faults = Faults()
-    for index, tool in enumerate(found):
-        # A tool asked for twice is offered once.
-        if by_name.setdefault(make_tool(tool).name, tool) != tool:
-            faults.add(f"{path}[{index}]", f"another tool is called {make_tool(tool).name!r} too")
-    faults.check()
-    return tuple(by_name.values())
-
-
 _MESSAGE: Mapping[str, fields.Reader] = {
     "role": fields.word("system", "developer", "user", "assistant", "tool"),
     "content": _content,
@@ -211,7 +189,7 @@ FIELDS: Mapping[str, fields.Reader] = {
     "code": fields.filled_text,
     "system": fields.text,
     "parameters": _section(PARAMETERS),
-    "tools": _tools,
+    "tools": read_tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
     "files": _file_map,

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 import attrs
 
+from sandbox_sdk.experiments import fields
 from sandbox_sdk.experiments.files_tool import FilesTool
-from sandbox_sdk.experiments.functions import FunctionTool
+from sandbox_sdk.experiments.functions import FunctionTool, read_function
 from sandbox_sdk.experiments.result import ToolError
 from sandbox_sdk.experiments.tool_output import code_text, command_text
 from sandbox_sdk.experiments.tool_run import ToolRun
+from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import EndKind, Workplace
 
 ToolName = str | FunctionTool
@@ -19,6 +21,8 @@ ToolName = str | FunctionTool
 
 PROGRAMS = ("python", "bash")
 """The tools that run what the model writes; only they can be asked for by a code block."""
+
+_NAMES = (*PROGRAMS, "files")
 
 _ARGUMENT = {"python": "code", "bash": "command"}
 
@@ -180,3 +184,27 @@ def tool_schemas(tools: Sequence[ToolName]) -> tuple[dict[str, Any], ...]:
 def programs_of(tools: Sequence[ToolName]) -> tuple[str, ...]:
     """Return the tools that can be asked for by a code block."""
     return tuple(tool for tool in tools if isinstance(tool, str) and tool in PROGRAMS)
+
+
+def read_tools(value: object, path: str) -> tuple[ToolName, ...]:
+    """Read the tools of a config: names of ours, and functions.
+
+    Raises:
+        ConfigError: One is none; all faults at once.
+    """
+    found: tuple[ToolName, ...] = fields.list_of(_read)(value, path)
+    by_name: dict[str, ToolName] = {}
+    faults = Faults()
+    for index, tool in enumerate(found):
+        name = make_tool(tool).name
+        # A tool asked for twice is offered once.
+        if by_name.setdefault(name, tool) != tool:
+            faults.add(f"{path}[{index}]", f"another tool is called {name!r} too")
+    faults.check()
+    return tuple(by_name.values())
+
+
+def _read(value: object, path: str) -> ToolName:
+    return (
+        fields.word(*_NAMES)(value, path) if isinstance(value, str) else read_function(value, path)
+    )

@@ -14,6 +14,7 @@ from sandbox_sdk.experiments.budget import Budget
 from sandbox_sdk.experiments.budget_facts import AttemptFact, BudgetFacts, budget_facts
 from sandbox_sdk.experiments.budget_limits import budget_json, read_budget
 from sandbox_sdk.experiments.budget_refusals import Refusal
+from sandbox_sdk.experiments.cost import Price
 from sandbox_sdk.experiments.estimates import (
     FIRST_OUTPUT_TOKENS,
     CallSize,
@@ -23,7 +24,7 @@ from sandbox_sdk.experiments.estimates import (
 )
 from sandbox_sdk.experiments.journal import Event
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.prices import Price, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Reservation
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState

@@ -18,7 +18,8 @@ from sandbox_sdk.experiments.models.http import HttpProvider
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.openai import OpenAIDialect
-from sandbox_sdk.experiments.prices import PricedModel, Prices, public_prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
+from sandbox_sdk.experiments.public_prices import load_public_prices
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.tool_kinds import programs_of
 from sandbox_sdk.parse import fault, suggestion
@@ -118,7 +119,7 @@ class ModelRegistry:
                 said = "cannot be asked for by this model, which writes code blocks; add python"
                 raise fault("experiment.tools", said)
             if self.priced(config).public:
-                await anyio.to_thread.run_sync(public_prices)
+                await anyio.to_thread.run_sync(load_public_prices)
             if config.limits.cost is not None and not Prices(config.prices).knows(
                 priced := self.priced(config)
             ):
