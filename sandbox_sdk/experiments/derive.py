@@ -87,6 +87,8 @@ class _Fold:
         self._last = event
         data = event.data
         match event.type:
+            case _ if "role" in data:
+                pass  # a call that is not the attempt's own, such as a grader's
             case "attempt.started":
                 self.started = event
                 self._provenance = attrs.evolve(

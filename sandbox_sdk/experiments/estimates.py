@@ -28,7 +28,7 @@ class CallSize:
 
     Attributes:
         model: Whose price it has.
-        input_bytes: Bytes of its messages and tools as JSON.
+        input_bytes: Bytes of its messages, tools and the schema of its answer as JSON.
         known_bytes: Of those, the ones that were in the conversation's last call already.
         known_tokens: The input tokens that the provider counted for that call.
         most_output: The most tokens it may answer, of all choices together; ``None`` where nothing
@@ -79,9 +79,10 @@ def call_size(
     """
     parameters = request.parameters
     most: int | None = parameters.get("max_tokens")
+    form = parameters.get("response_format")  # a schema is shown to the model, too
     return CallSize(
         model=model,
-        input_bytes=len(canonical_json([request.messages, request.tools])),
+        input_bytes=len(canonical_json([request.messages, request.tools, form])),
         known_bytes=known_bytes,
         known_tokens=known_tokens,
         most_output=None if most is None else most * parameters.get("n", 1),

@@ -44,6 +44,8 @@ class ModelCaller:
         allowance: What the attempt may still use.
         spending: Reserves and settles what calls cost.
         cassette: Where answers may come from, and are recorded.
+        role: What the calls are for, such as ``grader``, where they are not the attempt's own: they
+            are journalled with it, and in no count of the attempt.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class ModelCaller:
         allowance: Allowance,
         spending: Spending,
         cassette: Cassette | None = None,
+        *,
+        role: str | None = None,
     ) -> None:
         self._provider = provider
         self._policy = policy
@@ -61,6 +65,8 @@ class ModelCaller:
         self._allowance = allowance
         self._spending = spending
         self._cassette = cassette
+        self._trial = recorder.trial if role is None else f"{recorder.trial}/{role}"
+        self._role = {} if role is None else {"role": role}
 
     async def ask(self, request: ModelRequest) -> ModelOutput:
         """Return the model's answer.
@@ -76,9 +82,8 @@ class ModelCaller:
         """Return the cassette's answer to a call: nothing is sent, and nothing spent."""
         if self._cassette is None:
             return None
-        name, trial = self._provider.name, self._recorder.trial
         try:
-            found = await self._cassette.find(name, request, trial)
+            found = await self._cassette.find(self._provider.name, request, self._trial)
         except ReplayMiss as miss:
             raise Stopped(_model_failure(miss, first=request.call == 1)) from None
         if found is None:
@@ -93,6 +98,7 @@ class ModelCaller:
         try:
             await self._recorder.durable(
                 "model.requested",
+                **self._role,
                 call=request.call,
                 reserved=reserved,
                 provider=self._provider.name,
@@ -111,8 +117,7 @@ class ModelCaller:
         output = _with_ids(output, request.call)
         await self._answered(request, output, self._spending.answered(output), duration)
         if self._cassette is not None:
-            trial = self._recorder.trial
-            await self._cassette.keep(self._provider.name, request, trial, output)
+            await self._cassette.keep(self._provider.name, request, self._trial, output)
         return output
 
     async def _send(self, request: ModelRequest) -> tuple[ModelOutput, float]:
@@ -131,6 +136,7 @@ class ModelCaller:
                 raise
             await self._recorder.durable(
                 "model.retried",
+                **self._role,
                 call=request.call,
                 sends=sends,
                 wait=wait,
@@ -169,7 +175,11 @@ class ModelCaller:
         self, request: ModelRequest, error: ModelError, *, billed: bool | None
     ) -> None:
         await self._recorder.durable(
-            "model.failed", call=request.call, billed=billed, error=_told(error)
+            "model.failed",
+            **self._role,
+            call=request.call,
+            billed=billed,
+            error=_told(error),
         )
 
     async def _answered(
@@ -184,6 +194,7 @@ class ModelCaller:
         self._allowance.spend(charge.amount)
         await self._recorder.durable(
             "model.responded",
+            **self._role,
             call=request.call,
             texts=output.texts,
             thinking=output.thinking,
