@@ -14,7 +14,8 @@ import attrs
 from sandbox_sdk.errors import SandboxBusy
 from sandbox_sdk.experiments.batch_config import BatchConfig
 from sandbox_sdk.experiments.batch_run import BatchRun, record_of, result_of
-from sandbox_sdk.experiments.budget import Budget, unpriced
+from sandbox_sdk.experiments.budget import Budget
+from sandbox_sdk.experiments.budget_check import BudgetedModel, check_budget
 from sandbox_sdk.experiments.budget_facts import budget_facts
 from sandbox_sdk.experiments.choice import NEW, Choice
 from sandbox_sdk.experiments.concurrency import Concurrency
@@ -39,7 +40,7 @@ from sandbox_sdk.experiments.run_result import RunResult
 from sandbox_sdk.experiments.scoring import Scoring
 from sandbox_sdk.experiments.spending import BudgetGate
 from sandbox_sdk.experiments.trial_runner import TrialRunner
-from sandbox_sdk.parse import Faults, fault
+from sandbox_sdk.parse import fault
 from sandbox_sdk.policies import Admission
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import AttemptState, Sandboxes, new_id
@@ -98,7 +99,12 @@ class Batches:
             for secret in condition.config.secrets:
                 self.models.redactor.add(secret)
         ready = await make_ready(batch, self.models, self.sandboxes)
-        self._check_budget(batch)
+        asked = [each.config for each in batch.conditions if each.config.model is not None]
+        entries = [
+            BudgetedModel(path="batch", config=config, model=self.models.priced(config))
+            for config in asked
+        ]
+        check_budget(batch.budget, entries, _prices(batch))
         return await anyio.to_thread.run_sync(Plan, batch, ready)
 
     async def open(self, plan: Plan, choice: Choice) -> Opened:
@@ -221,22 +227,6 @@ class Batches:
             row is not None and row.done and row.state in _RETRIED for row in ledger.rows
         )
         return ledger.done == len(record.keys) and not failed
-
-    def _check_budget(self, batch: BatchConfig) -> None:
-        """Refuse a budget that could not be kept, before anything is spent."""
-        faults = Faults()
-        prices = _prices(batch)
-        for condition in batch.conditions:
-            config = condition.config
-            if config.model is None:
-                continue
-            model = self.models.priced(config)
-            if batch.budget.cost_bounded and not prices.knows(model):
-                faults.add("batch.budget.cost", unpriced(model))
-            if batch.budget.hard and "max_tokens" not in config.parameters:
-                what = f"is hard, so {condition.label} needs max_tokens"
-                faults.add("batch.budget.hard", what)
-        faults.check()
 
 
 def _prices(batch: BatchConfig) -> Prices:

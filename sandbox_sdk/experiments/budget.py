@@ -19,8 +19,9 @@ from sandbox_sdk.experiments.accounts import Account, Amount, BudgetLine
 from sandbox_sdk.experiments.budget_facts import BudgetFacts
 from sandbox_sdk.experiments.budget_limits import BudgetLimits
 from sandbox_sdk.experiments.budget_refusals import Refusal, no_room, reached
+from sandbox_sdk.experiments.cost import Cost
 from sandbox_sdk.experiments.estimates import FIRST_OUTPUT_TOKENS, CallSize
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Reservation, Settled
 from sandbox_sdk.values import COUNTED, AttemptState
 

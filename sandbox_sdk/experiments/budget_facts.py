@@ -9,8 +9,9 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.experiments.accounts import Amount
+from sandbox_sdk.experiments.cost import Cost
 from sandbox_sdk.experiments.journal import Event
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Settled, settled
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Price
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.fields import read_fields
-from sandbox_sdk.experiments.prices import Price, prices_json
+from sandbox_sdk.experiments.prices import prices_json
 from sandbox_sdk.experiments.redaction import REDACTED, looks_secret, plain
 from sandbox_sdk.experiments.schema import FIELDS, HINTS, contradictions
+from sandbox_sdk.experiments.tool_kinds import ToolName
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import KIB
 
@@ -97,7 +99,7 @@ class ExperimentConfig:
         code: A Python program that is run without any model.
         system: The system message put first.
         parameters: Sampling parameters by OpenAI's names; only those given are sent.
-        tools: What the model may use.
+        tools: What the model may use: ``python``, ``bash``, ``files``, and functions.
         tool_format: How it asks for them; ``auto`` is what suits the provider.
         single_turn: End after the first answer's tools ran; their outcome is the attempt's.
         files: Path in the workspace -> content, written first.
@@ -124,7 +126,7 @@ class ExperimentConfig:
     code: str | None = attrs.field(default=None, repr=_short)
     system: str | None = attrs.field(default=None, repr=_short)
     parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_names)
-    tools: tuple[str, ...] = ()
+    tools: tuple[ToolName, ...] = ()
     tool_format: ToolFormat = "auto"
     single_turn: bool = False
     files: Mapping[str, str | bytes] = attrs.field(factory=dict[str, str | bytes], repr=_names)

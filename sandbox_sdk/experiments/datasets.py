@@ -151,14 +151,12 @@ def _rows(value: object, path: str) -> tuple[Iterable[object], str]:
 
 def _called(function: Callable[[], object], path: str) -> tuple[Iterable[object], str]:
     name = str(getattr(function, "__qualname__", type(function).__name__))
-    rows = function()
-    if not isinstance(rows, Iterable) or isinstance(cast("object", rows), str | bytes | Mapping):
-        close = getattr(cast("object", rows), "close", None)
+    rows: Any = function()  # whatever it gives
+    if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
+        close = getattr(rows, "close", None)
         if close is not None:
             close()  # a coroutine that nobody awaits would be warned about
-        raise fault(
-            path, f"{name}() must return an iterable of rows, not {describe(cast('object', rows))}"
-        )
+        raise fault(path, f"{name}() must return an iterable of rows, not {describe(rows)}")
     return cast("Iterable[object]", rows), name
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Cost, total_cost
 from sandbox_sdk.experiments.journal import Event
-from sandbox_sdk.experiments.prices import Cost, total_cost
 from sandbox_sdk.experiments.result import (
     STATUS,
     ExperimentResult,

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Cost, total_cost
 from sandbox_sdk.experiments.digests import canonical_json
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices, total_cost
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 
 FIRST_OUTPUT_TOKENS = 4096
 """Tokens expected of a model whose answers are not known yet, where no ``max_tokens`` bounds it."""
@@ -27,7 +28,7 @@ class CallSize:
 
     Attributes:
         model: Whose price it has.
-        input_bytes: Bytes of its messages and tools as JSON.
+        input_bytes: Bytes of its messages, tools and the schema of its answer as JSON.
         known_bytes: Of those, the ones that were in the conversation's last call already.
         known_tokens: The input tokens that the provider counted for that call.
         most_output: The most tokens it may answer, of all choices together; ``None`` where nothing
@@ -78,9 +79,10 @@ def call_size(
     """
     parameters = request.parameters
     most: int | None = parameters.get("max_tokens")
+    form = parameters.get("response_format")  # a schema is shown to the model, too
     return CallSize(
         model=model,
-        input_bytes=len(canonical_json([request.messages, request.tools])),
+        input_bytes=len(canonical_json([request.messages, request.tools, form])),
         known_bytes=known_bytes,
         known_tokens=known_tokens,
         most_output=None if most is None else most * parameters.get("n", 1),

@@ -46,6 +46,8 @@ class ModelCaller:
         spending: Reserves and settles what calls cost.
         cassette: Where answers may come from, and are recorded.
         past: Answers that were bought by an earlier attempt of the same trial.
+        role: What the calls are for, such as ``grader``, where they are not the attempt's own: they
+            are journalled with it, and in no count of the attempt.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ModelCaller:
         cassette: Cassette | None = None,
         *,
         past: PaidAnswers | None = None,
+        role: str | None = None,
     ) -> None:
         self._provider = provider
         self._policy = policy
@@ -66,6 +69,8 @@ class ModelCaller:
         self._spending = spending
         self._cassette = cassette
         self._past = past
+        self._trial = recorder.trial if role is None else f"{recorder.trial}/{role}"
+        self._role = {} if role is None else {"role": role}
 
     async def ask(self, request: ModelRequest) -> ModelOutput:
         """Return the model's answer.
@@ -95,9 +100,8 @@ class ModelCaller:
         """Return the cassette's answer to a call: nothing is sent, and nothing spent."""
         if self._cassette is None:
             return None
-        name, trial = self._provider.name, self._recorder.trial
         try:
-            found = await self._cassette.find(name, request, trial)
+            found = await self._cassette.find(self._provider.name, request, self._trial)
         except ReplayMiss as miss:
             raise Stopped(_model_failure(miss, first=request.call == 1)) from None
         if found is None:
@@ -113,6 +117,7 @@ class ModelCaller:
         try:
             await self._recorder.durable(
                 "model.requested",
+                **self._role,
                 call=request.call,
                 reserved=reserved,
                 provider=self._provider.name,
@@ -131,8 +136,7 @@ class ModelCaller:
         self._note_answer(request, identity, output, charge, duration)
         await self._recorder.commit()
         if self._cassette is not None:
-            trial = self._recorder.trial
-            await self._cassette.keep(self._provider.name, request, trial, output)
+            await self._cassette.keep(self._provider.name, request, self._trial, output)
         return output
 
     async def _send(self, request: ModelRequest) -> tuple[ModelOutput, float]:
@@ -151,6 +155,7 @@ class ModelCaller:
                 raise
             await self._recorder.durable(
                 "model.retried",
+                **self._role,
                 call=request.call,
                 sends=sends,
                 wait=wait,
@@ -189,7 +194,11 @@ class ModelCaller:
         self, request: ModelRequest, error: ModelError, *, billed: bool | None
     ) -> None:
         await self._recorder.durable(
-            "model.failed", call=request.call, billed=billed, error=_told(error)
+            "model.failed",
+            **self._role,
+            call=request.call,
+            billed=billed,
+            error=_told(error),
         )
 
     def _note_answer(
@@ -205,6 +214,7 @@ class ModelCaller:
         self._allowance.spend(charge.amount)
         self._recorder.note(
             "model.responded",
+            **self._role,
             call=request.call,
             request=identity,
             replayed=replayed,

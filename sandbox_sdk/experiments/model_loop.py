@@ -16,7 +16,8 @@ from sandbox_sdk.experiments.opening import opening, uses_blocks
 from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, Stopped, decided_by, stopped_by
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import Failure, ToolError
-from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
+from sandbox_sdk.experiments.tool_kinds import programs_of, tool_schemas
+from sandbox_sdk.experiments.tools import ToolResult, Tools
 from sandbox_sdk.values import AttemptState
 
 
@@ -51,6 +52,7 @@ class ModelLoop:
         self._allowance = allowance
         self._messages: list[Mapping[str, Any]] = []
         self._blocks = uses_blocks(config, supports_tools=supports_tools)
+        self._programs = programs_of(config.tools)
         schemas = () if self._blocks else tool_schemas(config.tools)
         self._request = attrs.evolve(request, tools=schemas)
 
@@ -69,6 +71,9 @@ class ModelLoop:
                 uses = self._uses(output, call)
                 if not uses:
                     return self._end(output)
+                filtered = output.stop_reason == "content_filter"
+                if (over := self._allowance.out_of_patience(filtered=filtered)) is not None:
+                    return over
                 results = await self._use(uses)
                 if self._config.single_turn:
                     return _decided(results[-1])
@@ -100,39 +105,51 @@ class ModelLoop:
     def _uses(self, output: ModelOutput, call: int) -> tuple[ToolUse, ...]:
         if not self._blocks:
             return output.tool_uses if self._config.tools else ()
-        use = code_blocks.find_block(output.text, self._config.tools)
-        if use is None and code_blocks.is_cut(output.text, self._config.tools):
+        use = code_blocks.find_block(output.text, self._programs)
+        if use is None and code_blocks.is_cut(output.text, self._programs):
             self._recorder.note(
                 "warning", text="the answer ends inside a code block, which was not run"
             )
         return () if use is None else (attrs.evolve(use, id=f"call_{call}_1"),)
 
     async def _use(self, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
-        """Run the calls in order. Every call gets a result, even those a limit keeps from it."""
+        """Run the calls. Every call gets a result, even those a limit keeps from it."""
         tools = self._tools
         if tools is None:
             raise AssertionError("unreachable: a model that is offered no tools uses none")
+        together = await self._use_together(tools, uses)
         results: list[ToolResult] = []
         stop: Outcome | None = None
-        for use in uses:
-            stop = stop or self._allowance.out_of_tools(tools.calls, tools.seconds)
-            if stop is None:
-                timeout = self._allowance.tool_timeout(tools.seconds)
-                result = await tools.use(use, timeout)
-            else:
-                kind = stop.limit.type if stop.limit else "limit"
-                error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
-                result = await tools.refuse(use, error)
+        for index, use in enumerate(uses):
+            result = together[index] if together else None
+            if result is None:
+                stop = stop or self._allowance.out_of_tools(tools.calls, tools.seconds)
+                result = await self._run_or_refuse(tools, use, stop)
             results.append(result)
             if self._blocks:
                 self._say({"role": "user", "content": code_blocks.feedback(use, result)})
             else:
                 self._say({"role": "tool", "tool_call_id": use.id, "content": result.text})
+            stop = stop or self._allowance.too_many_bad_calls(bad=result.bad)
         if stop is None and self._allowance.seconds <= 0:
             stop = self._allowance.out_of_time()
         if stop is not None:
             raise Stopped(stop)
         return results
+
+    async def _use_together(self, tools: Tools, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
+        """Run calls side by side where every tool allows it, and no limit stands between them."""
+        last = tools.calls + len(uses) - 1
+        if not tools.may_run_together(uses) or self._allowance.out_of_tools(last, tools.seconds):
+            return []
+        return await tools.use_together(uses, self._allowance.tool_timeout(tools.seconds))
+
+    async def _run_or_refuse(self, tools: Tools, use: ToolUse, stop: Outcome | None) -> ToolResult:
+        if stop is None:
+            return await tools.use(use, self._allowance.tool_timeout(tools.seconds))
+        kind = stop.limit.type if stop.limit else "limit"
+        error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
+        return await tools.refuse(use, error)
 
     def _end(self, output: ModelOutput) -> Outcome:
         cut = output.stop_reason == "max_tokens"

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox_sdk.experiments import code_blocks
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.tool_kinds import programs_of
 
 
 def uses_blocks(config: ExperimentConfig, *, supports_tools: bool) -> bool:
@@ -31,7 +32,9 @@ def opening(config: ExperimentConfig, *, blocks: bool) -> list[Mapping[str, Any]
     """
     system = [config.system] if config.system else []
     if blocks:
-        system.append(code_blocks.instructions(config.tools, single_turn=config.single_turn))
+        system.append(
+            code_blocks.instructions(programs_of(config.tools), single_turn=config.single_turn)
+        )
     messages: list[Mapping[str, Any]] = list(config.messages)
     if config.prompt is not None:
         messages.append({"role": "user", "content": config.prompt})

@@ -20,7 +20,7 @@ from sandbox_sdk.experiments.plan import Plan, PlannedTrial
 from sandbox_sdk.experiments.prices import Prices
 from sandbox_sdk.experiments.reuse import Source
 from sandbox_sdk.experiments.run_record import RunRecord
-from sandbox_sdk.experiments.tools import tool_schemas
+from sandbox_sdk.experiments.tool_kinds import tool_schemas
 from sandbox_sdk.values import AttemptState
 
 _RETRIED = frozenset({AttemptState.MODEL_ERROR, AttemptState.INFRA_ERROR})

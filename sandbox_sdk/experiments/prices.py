@@ -6,69 +6,22 @@ data along, and its updater is never called.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from decimal import Decimal
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import attrs
 
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.cost import Cost, Price
+from sandbox_sdk.experiments.public_prices import public_price, public_source
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.parse import fault
-
-CURRENCY = "USD"
-"""What all costs are in."""
 
 USER_TABLE = "the prices of the config"
 """The source of a cost that the user's own table decides."""
 
-_MILLION = Decimal(1_000_000)
 _SOLD = ("openai", "anthropic")
-
-
-@cache
-def public_prices() -> ModuleType | None:
-    """Return ``genai-prices``, or ``None`` if it is not installed. The first call takes a second.
-
-    A program that must not wait calls it in a thread before it asks for a price.
-    """
-    try:
-        return importlib.import_module("genai_prices")
-    except ImportError:
-        return None
-
-
-@attrs.frozen(kw_only=True)
-class Price:
-    """What one model costs, in US dollars per million tokens.
-
-    Attributes:
-        input: Tokens sent.
-        output: Tokens answered.
-        cache_read: Of those sent, the ones a cache held; by default as ``input``.
-        cache_write: Of those sent, the ones put into a cache; by default as ``input``.
-    """
-
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal | None = None
-    cache_write: Decimal | None = None
-
-    def of(self, usage: TokenUsage) -> Decimal:
-        """Return what tokens cost."""
-        read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-        plain = usage.input_tokens - read - written
-        total = (
-            plain * self.input
-            + read * (self.input if self.cache_read is None else self.cache_read)
-            + written * (self.input if self.cache_write is None else self.cache_write)
-            + usage.output_tokens * self.output
-        )
-        return total / _MILLION
 
 
 @attrs.frozen(kw_only=True)
@@ -95,46 +48,6 @@ class PricedModel:
     def public(self) -> bool:
         """Whether it may have a price that everybody can know."""
         return self.provider in _SOLD and not self.own_server
-
-
-@attrs.frozen(kw_only=True)
-class Cost:
-    """What something cost.
-
-    Attributes:
-        total: The amount, exact.
-        source: Whose prices they are.
-        currency: What the amount is in.
-    """
-
-    total: Decimal
-    source: str
-    currency: str = CURRENCY
-
-    def __add__(self, other: Cost) -> Cost:
-        sources = dict.fromkeys((*self.source.split(", "), *other.source.split(", ")))
-        return Cost(total=self.total + other.total, source=", ".join(sources))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON; the amount is text, so that it stays exact."""
-        return {"total": str(self.total), "currency": self.currency, "source": self.source}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Cost:
-        """Return what ``to_json`` wrote."""
-        return cls(
-            total=Decimal(value["total"]), source=value["source"], currency=value["currency"]
-        )
-
-
-def total_cost(costs: Iterable[Cost | None]) -> Cost | None:
-    """Return what several things cost together; ``None`` if one is unknown, or there is none."""
-    total: Cost | None = None
-    for cost in costs:
-        if cost is None:
-            return None
-        total = cost if total is None else total + cost
-    return total
 
 
 class Prices:
@@ -190,10 +103,9 @@ class Prices:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table and what else was looked into, for the record."""
-        library = public_prices()
         return {
             "table": prices_json(self.table),
-            "public": _source(library) if self._public and library else None,
+            "public": public_source() if self._public else None,
         }
 
     def _own(self, model: PricedModel) -> Price | None:
@@ -203,24 +115,12 @@ class Prices:
         return found
 
     def _lookup(self, model: PricedModel, usage: TokenUsage, at: float | None) -> Cost | None:
-        if not self._public or not model.public or (library := public_prices()) is None:
+        if not self._public or not model.public:
             return None
-        moment = None if at is None else datetime.fromtimestamp(at, UTC)
-        try:
-            found = library.calc_price(
-                library.Usage(
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    cache_read_tokens=usage.cache_read_tokens or 0,
-                    cache_write_tokens=usage.cache_write_tokens or 0,
-                ),
-                model.model,
-                provider_id=model.provider,
-                genai_request_timestamp=moment,
-            )
-        except (LookupError, ValueError):
-            return None  # no such model or provider, or counts that its rules contradict
-        return Cost(total=found.total_price, source=_source(library))
+        price = public_price(model.provider, model.model, at)
+        if price is None:
+            return None
+        return Cost(total=price.at_input(usage.input_tokens).of(usage), source=price.source)
 
 
 def read_prices(value: object, path: str) -> dict[str, Price]:
@@ -250,10 +150,6 @@ def prices_json(table: Mapping[str, Price]) -> dict[str, dict[str, float]]:
         }
         for model, price in table.items()
     }
-
-
-def _source(library: ModuleType) -> str:
-    return f"genai-prices {library.__version__}"
 
 
 _DOLLARS = fields.number(0, 10**6)

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.experiments.accounts import Amount
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices
+from sandbox_sdk.experiments.cost import Cost
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.usage import TokenUsage
 
 _NOTHING = Amount()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
-from sandbox_sdk.experiments.prices import Cost
+from sandbox_sdk.experiments.cost import Cost
 from sandbox_sdk.experiments.redaction import plain
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 from sandbox_sdk.values import Artifact, AttemptState

@@ -10,11 +10,9 @@ from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
 from sandbox_sdk.experiments.prices import read_prices
+from sandbox_sdk.experiments.tool_kinds import programs_of, read_tools
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
-
-TOOLS = ("python", "bash")
-"""The tools there are; all run in the sandbox."""
 
 _KEY_HINT = (
     "a key never belongs in a config, which is recorded; put it into an environment variable and "
@@ -130,11 +128,6 @@ def _pattern(value: object, path: str) -> str:
     return _file_path(fields.line(value, path), path)
 
 
-def _tools(value: object, path: str) -> tuple[str, ...]:
-    # A tool asked for twice is offered once.
-    return tuple(dict.fromkeys(fields.list_of(fields.word(*TOOLS))(value, path)))
-
-
 _MESSAGE: Mapping[str, fields.Reader] = {
     "role": fields.word("system", "developer", "user", "assistant", "tool"),
     "content": _content,
@@ -197,7 +190,7 @@ FIELDS: Mapping[str, fields.Reader] = {
     "code": fields.filled_text,
     "system": fields.text,
     "parameters": _section(PARAMETERS),
-    "tools": _tools,
+    "tools": read_tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
     "files": file_map,
@@ -243,6 +236,9 @@ def contradictions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             faults.append(("experiment.tool_format", 'needs "tools": ["python"] or ["bash"]'))
         if found.get("single_turn"):
             faults.append(("experiment.single_turn", 'needs "tools": ["python"] or ["bash"]'))
+    elif found.get("tool_format") == "code_block" and len(programs_of(tools)) < len(tools):
+        said = "code blocks can only ask for python and bash; leave out the other tools"
+        faults.append(("experiment.tool_format", said))
     elif parameters.get("n", 1) > 1:
         faults.append(("experiment.parameters.n", 'must be 1 with "tools"'))
     if found.get("cache", "off") != "off" and not found.get("cassette"):

@@ -13,10 +13,11 @@ from sandbox_sdk.experiments.accounts import Amount
 from sandbox_sdk.experiments.budget import Budget
 from sandbox_sdk.experiments.budget_limits import BudgetLimits
 from sandbox_sdk.experiments.budget_refusals import Refusal
+from sandbox_sdk.experiments.cost import Cost
 from sandbox_sdk.experiments.estimates import CallSize, call_size
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.outcome import Outcome
-from sandbox_sdk.experiments.prices import Cost, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Reservation, settled
 from sandbox_sdk.experiments.result import Failure, LimitHit
 from sandbox_sdk.values import AttemptState

@@ -64,7 +64,9 @@ def condition_digest(config: ExperimentConfig, sandbox: Mapping[str, Any] | None
             "model": config.model,
             "base_url": config.base_url,
             "parameters": config.parameters,
-            "tools": config.tools,
+            "tools": [
+                each if isinstance(each, str) else attrs.asdict(each) for each in config.tools
+            ],
             "tool_format": config.tool_format,
             "single_turn": config.single_turn,
             "drop_unsupported": config.drop_unsupported,

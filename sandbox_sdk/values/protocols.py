@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sandbox_sdk.values.ending import Ended
-from sandbox_sdk.values.results import CodeResult, Collected, CommandResult
+from sandbox_sdk.values.results import CodeResult, Collected, CommandResult, FileInfo
 from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo, SandboxSpec
 from sandbox_sdk.values.standing import Isolation, Limit, Usage
 
@@ -53,6 +53,10 @@ class WorkspaceFiles(Protocol):
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Write a file, its parent folders included."""
+        ...
+
+    async def list(self, path: str = ".") -> list[FileInfo]:
+        """Return what is in a folder, sorted by name."""
         ...
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sandbox_sdk.experiments.budget import Budget
 from sandbox_sdk.experiments.budget_facts import BudgetFacts, CallFact
 from sandbox_sdk.experiments.budget_limits import Bounds, BudgetLimits
+from sandbox_sdk.experiments.cost import Price
 from sandbox_sdk.experiments.estimates import CallSize
-from sandbox_sdk.experiments.prices import Price, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Reservation
 from sandbox_sdk.experiments.usage import TokenUsage
 

@@ -11,9 +11,12 @@ import pytest
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.experiments.budget import Budget
+from sandbox_sdk.experiments.budget_check import BudgetedModel, check_budget
 from sandbox_sdk.experiments.budget_facts import AttemptFact, BudgetFacts, budget_facts
 from sandbox_sdk.experiments.budget_limits import budget_json, read_budget
 from sandbox_sdk.experiments.budget_refusals import Refusal
+from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.cost import Price
 from sandbox_sdk.experiments.estimates import (
     FIRST_OUTPUT_TOKENS,
     CallSize,
@@ -23,7 +26,7 @@ from sandbox_sdk.experiments.estimates import (
 )
 from sandbox_sdk.experiments.journal import Event
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.prices import Price, PricedModel, Prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
 from sandbox_sdk.experiments.reservations import Reservation
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState
@@ -84,6 +87,19 @@ def test_output_is_n_times_max_tokens_else_the_longest_answer_seen() -> None:
     unknown.settle(TokenUsage(input_tokens=1, output_tokens=50))
     granted(run.reserve(size(most=None), "a")).settle(TokenUsage(output_tokens=30))
     assert granted(run.reserve(size(most=None), "a")).output_tokens == 50
+
+
+def test_a_call_is_measured_by_its_messages_tools_and_the_schema_of_its_answer() -> None:
+    message = {"role": "user", "content": "x" * 90}
+    bare = call_size(MODEL, ModelRequest(model="m", messages=(message,)))
+    assert 90 < bare.input_bytes < 150
+    tool = {"type": "function", "function": {"name": "f" * 100}}
+    schema = {"response_format": {"type": "json_schema", "json_schema": {"name": "a" * 100}}}
+    request = ModelRequest(model="m", messages=(message,), tools=(tool,), parameters=schema)
+    full = call_size(MODEL, request)
+    assert full.input_bytes > bare.input_bytes + 200
+    assert (bare.tools, full.tools) == (False, True)
+    assert full.most_input_tokens() > full.input_bytes >= bare.most_input_tokens()
 
 
 def test_usage_settles_what_was_reserved_and_its_cost_is_told() -> None:
@@ -298,3 +314,28 @@ def test_a_budget_is_read_strictly_and_written_back() -> None:
         "budget.per_condition.hard",
         "budget.per_condition.tokns",
     ]
+
+
+def test_a_budget_that_cannot_be_kept_is_an_error_at_the_start() -> None:
+    def entry(path: str, **config: Any) -> BudgetedModel:
+        whole = {"model": "m", "prompt": "p", **config}
+        return BudgetedModel(path=path, config=ExperimentConfig.read(whole), model=MODEL)
+
+    plain = entry("batch")
+    bounded = entry("batch.grid[1]", parameters={"max_tokens": 5}, drop_unsupported=True)
+    capped = entry("batch.grid[2]", limits={"tokens": 5})
+    body = {"max_tokens": 5, "extra_body": {"max_completion_tokens": 9}}
+    hidden = entry("batch.grid[3]", parameters=body)
+    each = read_budget({"per_condition": {"cost": 1}}, "budget")
+    check_budget(each, [plain], PRICES)
+    with pytest.raises(ConfigError, match=r"batch\.model: openai/m has no price"):
+        check_budget(each, [plain], Prices(public=False))
+    entries = [plain, bounded, capped, hidden]
+    with pytest.raises(ConfigError) as caught:
+        check_budget(read_budget({"hard": True}, "budget"), entries, PRICES)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [
+        "batch.parameters.max_tokens",
+        "batch.grid[1].drop_unsupported",
+        "batch.grid[3].parameters.extra_body.max_completion_tokens",
+    ]
+    check_budget(read_budget({"tokens": 5}, "budget"), [plain], Prices(public=False))

@@ -17,7 +17,7 @@ from sandbox_sdk.errors import ModelAuthError, ModelError, ModelNotFound, Unsupp
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.anthropic import DEFAULT_MAX_TOKENS
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.tools import tool_schemas
+from sandbox_sdk.experiments.tool_kinds import tool_schemas
 
 pytestmark = pytest.mark.anyio
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
+import genai_prices
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.experiments.prices import (
-    USER_TABLE,
-    Cost,
-    Price,
-    PricedModel,
-    Prices,
-    read_prices,
-    total_cost,
-)
+from sandbox_sdk.experiments.cost import Cost, Price, total_cost
+from sandbox_sdk.experiments.prices import USER_TABLE, PricedModel, Prices, read_prices
 from sandbox_sdk.experiments.usage import TokenUsage
 
 GPT = PricedModel(provider="openai", model="gpt-3.5-turbo")
@@ -106,3 +103,48 @@ def test_every_fault_of_a_table_is_told_with_its_path() -> None:
         "prices.n.output: is required: US dollars per million tokens",
         "prices.o: must be a mapping of names to values, not 3",
     )
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-3.5-turbo"),
+        ("openai", "gpt-4o"),
+        ("openai", "gpt-4o-search-preview"),
+        ("openai", "gpt-5.5"),
+        ("openai", "gpt-5.6-terra"),
+        ("anthropic", "claude-opus-4-8"),
+        ("anthropic", "claude-sonnet-4-5"),
+    ],
+)
+@given(
+    tokens=st.tuples(st.integers(0, 600_000), st.integers(0, 100_000)),
+    cached=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+)
+def test_public_costs_are_those_that_the_library_itself_computes(
+    provider: str, model: str, tokens: tuple[int, int], cached: tuple[float, float]
+) -> None:
+    sent, answered = tokens
+    read, written = (int(share * sent) for share in cached)
+    moment = datetime(2026, 11, 1, tzinfo=UTC)
+    expected = genai_prices.calc_price(
+        genai_prices.Usage(
+            input_tokens=sent,
+            output_tokens=answered,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+        ),
+        model,
+        provider_id=provider,
+        genai_request_timestamp=moment,
+    )
+    usage = TokenUsage(
+        input_tokens=sent,
+        output_tokens=answered,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )
+    priced = PricedModel(provider=provider, model=model)
+    cost = Prices().cost(priced, usage, at=moment.timestamp())
+    assert cost is not None
+    assert cost.total == expected.total_price

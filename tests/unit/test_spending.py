@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from openai_server import ScriptedServer, fails, says, scripted_server
 from plain_workplace import PlainWorkplace
 
 from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.attempt import Attempt, Surroundings
 from sandbox_sdk.experiments.budget import Budget
 from sandbox_sdk.experiments.budget_facts import budget_facts
 from sandbox_sdk.experiments.budget_limits import read_budget
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.derive import TrialFacts, derive_result
 from sandbox_sdk.experiments.journal import Event, Journal, read_events
 from sandbox_sdk.experiments.lock import Lock
+from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome
 from sandbox_sdk.experiments.prices import USER_TABLE, Prices
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.spending import BudgetGate
+from sandbox_sdk.experiments.spending import BudgetGate, Spending
 from sandbox_sdk.values import AttemptState
 
 pytestmark = pytest.mark.anyio
@@ -260,3 +264,40 @@ async def test_the_journal_of_an_attempt_restores_what_it_spent(
     restored = gate(tokens=10_000)
     restored.budget.restore(budget_facts(events, {"t": "a"}))
     assert spent(restored) == spent(counted)
+
+
+async def test_a_graders_calls_are_paid_by_the_same_budget_and_in_no_count_of_the_attempt(
+    bench: Bench, tmp_path: Path
+) -> None:
+    shared = gate(tokens=1_000)
+    config = ExperimentConfig.read(script(used(20, 4), parameters={"max_tokens": 10}))
+    provider, request = bench.models.request(config)
+    journal = await Journal.open(tmp_path / "events.jsonl", "run", bench.models.redactor)
+    recorder = Recorder(journal, "t", 1)
+    caller = ModelCaller(
+        provider,
+        config.retries,
+        recorder,
+        Allowance(config.limits),
+        Spending(shared, bench.models.priced(config), "a"),
+        role="grader",
+    )
+    message = {"role": "user", "content": "grade"}
+    try:
+        await recorder.durable("attempt.started", provider="mock", seed=None, sandbox=None)
+        output = await caller.ask(attrs.evolve(request, messages=(message,)))
+        await recorder.durable("attempt.finished", state="completed")
+    finally:
+        await journal.aclose()
+    assert output.usage.total_tokens == 24
+    assert spent(shared) == (24, 0, 0)
+    events = read_events(journal.path)
+    asked = [event for event in events if event.type.startswith("model.")]
+    assert [event.data["role"] for event in asked] == ["grader", "grader"]
+    facts = TrialFacts(name=None, config_digest="d", model="m", sdk="1", sandbox=None)
+    result = derive_result(facts, events)
+    assert result is not None
+    assert (result.usage.total_tokens, result.output, result.warnings) == (0, "", ())
+    restored = gate(tokens=1_000)
+    restored.budget.restore(budget_facts(events, {"t": "a"}))
+    assert spent(restored) == (24, 0, 0)

@@ -13,8 +13,7 @@ from sandbox_sdk.experiments.models.anthropic_request import (
     tools_of,
 )
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
-from sandbox_sdk.experiments.models.http import NO_KEY
-from sandbox_sdk.experiments.models.http_errors import Server
+from sandbox_sdk.experiments.models.dialect import NO_KEY, Server
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import attrs
-
 from sandbox_sdk.errors import (
     ModelAuthError,
     ModelError,
@@ -22,6 +20,7 @@ from sandbox_sdk.errors import (
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments.models.base import ModelRequest
+from sandbox_sdk.experiments.models.dialect import Server
 from sandbox_sdk.experiments.models.reach import reason_of
 from sandbox_sdk.experiments.redaction import REDACTED, Redactor
 
@@ -36,23 +35,6 @@ _REFUSED = re.compile(
     r"|only the default|extra inputs|cannot both",
     re.IGNORECASE,
 )
-
-
-@attrs.frozen(kw_only=True)
-class Server:
-    """Where a call goes.
-
-    Attributes:
-        url: The address.
-        sdk: The package that speaks its API, and so the one that raises its errors.
-        key: The key that is sent; ``None`` where none is.
-        variable: The environment variable that holds the key.
-    """
-
-    url: str
-    sdk: str
-    key: str | None = attrs.field(default=None, repr=False)
-    variable: str
 
 
 class ContextFull(Exception):

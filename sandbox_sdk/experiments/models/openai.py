@@ -7,8 +7,7 @@ from typing import Any
 
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.chat import parse_completion
-from sandbox_sdk.experiments.models.http import NO_KEY
-from sandbox_sdk.experiments.models.http_errors import Server
+from sandbox_sdk.experiments.models.dialect import NO_KEY, Server
 
 OPENAI_URL = "https://api.openai.com/v1"
 

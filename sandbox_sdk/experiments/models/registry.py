@@ -18,8 +18,10 @@ from sandbox_sdk.experiments.models.http import HttpProvider
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.openai import OpenAIDialect
-from sandbox_sdk.experiments.prices import PricedModel, Prices, public_prices
+from sandbox_sdk.experiments.prices import PricedModel, Prices
+from sandbox_sdk.experiments.public_prices import load_public_prices
 from sandbox_sdk.experiments.redaction import Redactor
+from sandbox_sdk.experiments.tool_kinds import programs_of
 from sandbox_sdk.parse import fault, suggestion
 from sandbox_sdk.values import ModelHost
 
@@ -113,8 +115,11 @@ class ModelRegistry:
         """
         if config.model is not None:
             provider, request = self.request(config)
+            if config.tools and not provider.supports_tools and not programs_of(config.tools):
+                said = "cannot be asked for by this model, which writes code blocks; add python"
+                raise fault("experiment.tools", said)
             if self.priced(config).public:
-                await anyio.to_thread.run_sync(public_prices)
+                await anyio.to_thread.run_sync(load_public_prices)
             if config.limits.cost is not None and not Prices(config.prices).knows(
                 priced := self.priced(config)
             ):
