@@ -19,10 +19,11 @@ from sandbox_sdk.parts import Parts
 from sandbox_sdk.policies import policy
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.spec import parse_spec
-from sandbox_sdk.values import SandboxSpec
+from sandbox_sdk.values import SandboxSpec, SandboxState
 
 log = logging.getLogger("sandbox_sdk.experiments")
 
+_MARK = "sandbox_sdk.run"
 _OPTIONS = frozenset(inspect.signature(parse_spec).parameters) - {"name", "settings"}
 
 
@@ -31,10 +32,26 @@ class FreshSandboxes:
 
     Args:
         parts: The open parts of the client.
+        run: The run they are for, which marks them.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, run: str | None = None) -> None:
         self._parts = parts
+        self._run = run
+
+    def of_run(self, run: str) -> FreshSandboxes:
+        """Return the same, marking what it makes as one run's."""
+        return FreshSandboxes(self._parts, run)
+
+    async def clear(self) -> None:
+        """Delete what a dead driver of the run had recorded and not started.
+
+        The sandboxes that it had started are gone: the client's start removed them.
+        """
+        for info in await self._parts.backend.list(include_internal=True):
+            waits = info.state in (SandboxState.CREATED, SandboxState.LOST)
+            if waits and info.spec.internal and info.spec.metadata.get(_MARK) == self._run:
+                await self._delete(info.id)
 
     async def prepare(self, options: Mapping[str, object], path: str = "sandbox") -> SandboxSpec:
         """Return the settings that options mean, every default filled in.
@@ -70,6 +87,8 @@ class FreshSandboxes:
         Raises:
             StateError: It cannot be recorded.
         """
+        if self._run is not None:
+            spec = attrs.evolve(spec, metadata={**spec.metadata, _MARK: self._run})
         sandbox = AsyncSandbox(await self._parts.backend.create(spec), self._parts)
         try:
             yield sandbox

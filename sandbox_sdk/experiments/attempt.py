@@ -14,6 +14,7 @@ from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.artifacts import ARTIFACTS
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.lock import Lock
+from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
@@ -179,19 +180,25 @@ class Attempt:
             return await self._code(self._config.code, self._tools, allowance)
         around = self._around
         provider, request = around.models.request(self._config)
-        if around.wrap is not None:
-            provider = around.wrap(provider)
         gate = around.gate or BudgetGate.unbounded(Prices(self._config.prices))
         spending = Spending(gate, around.models.priced(self._config), around.condition)
+        caller = ModelCaller(
+            around.wrap(provider) if around.wrap else provider,
+            self._config.retries,
+            self._recorder,
+            allowance,
+            spending,
+            around.models.cassette(self._config),
+            past=around.past,
+        )
         loop = ModelLoop(
             self._config,
-            provider,
+            caller,
             request,
             self._tools,
             self._recorder,
             allowance,
-            spending,
-            past=around.past,
+            supports_tools=provider.supports_tools,
         )
         return await loop.run()
 

@@ -136,19 +136,19 @@ class Batches:
     async def _batch_run(
         self, run: OpenRun, gate: BudgetGate, choice: Choice, *, resumed: bool
     ) -> BatchRun:
-        batch = run.plan.batch
+        batch, sandboxes = run.plan.batch, self.sandboxes.of_run(run.id)
+        if resumed:
+            await sandboxes.clear()
         places = FreshPlaces(
             run.id,
             models=self.models,
-            sandboxes=self.sandboxes,
+            sandboxes=sandboxes,
             admission=self.admission,
             concurrency=self.concurrency,
             admission_timeout=batch.admission_timeout,
             scored_inside=any(scorer.needs_sandbox for scorer in batch.scorers),
         )
-        scoring = Scoring(
-            run, batch.scorers, models=self.models, sandboxes=self.sandboxes, gate=gate
-        )
+        scoring = Scoring(run, batch.scorers, models=self.models, sandboxes=sandboxes, gate=gate)
         notices: tuple[str, ...] = ()
         if resumed:
             left = len(run.plan) - run.kept

@@ -16,6 +16,10 @@ from sandbox_sdk.experiments.schema import FIELDS, HINTS, contradictions
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import KIB
 
+CacheMode = Literal["off", "use", "record", "replay"]
+"""``use`` answers from the cassette what it holds and records the rest; ``record`` asks and records
+always; ``replay`` never asks."""
+
 ToolFormat = Literal["auto", "function", "code_block"]
 """How a model asks for a tool: by OpenAI's ``tools``, or by a code block in its answer."""
 
@@ -104,6 +108,8 @@ class ExperimentConfig:
         drop_unsupported: Leave out, with a warning, parameters the model refuses.
         seed: Seed of the model's sampling.
         prices: Model -> what it costs, before public prices.
+        cache: Whether answers come from a cassette, are recorded on one, or both.
+        cassette: The cassette's path.
     """
 
     name: str | None = None
@@ -129,6 +135,8 @@ class ExperimentConfig:
     drop_unsupported: bool = False
     seed: int | None = None
     prices: Mapping[str, Price] = attrs.field(factory=dict[str, Price], repr=_names)
+    cache: CacheMode = "off"
+    cassette: str | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, object]) -> ExperimentConfig:

@@ -218,6 +218,7 @@ class _Fold:
             response_model=data["response_model"],
             system_fingerprint=data["system_fingerprint"],
             mock=data["mock"],
+            replayed=self._provenance.replayed or data.get("replayed", False),
         )
 
     def _take_tool(self, data: Mapping[str, Any]) -> None:

@@ -55,8 +55,7 @@ class Event:
     def to_line(self) -> bytes:
         """Return the event as one line of JSON in ASCII."""
         fields = {name: getattr(self, name) for name in _NAMES}
-        text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
-        return text.encode("ascii") + b"\n"
+        return _ENCODER.encode(fields).encode("ascii") + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Event:
@@ -84,6 +83,7 @@ class Event:
             raise ValueError("nested too deep") from None
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _NAMES = tuple(field.name for field in attrs.fields(Event))
 
 
@@ -182,9 +182,13 @@ class Journal:
             run=self.run,
             trial=trial,
             attempt=attempt,
-            data=self._redactor.value(data),
+            data=data,
         )
-        self._pending.append((event, event.to_line()))
+        line = event.to_line()
+        if self._redactor.finds(line):
+            event = attrs.evolve(event, data=self._redactor.value(data))
+            line = event.to_line()
+        self._pending.append((event, line))
         self._count += 1
         return event
 

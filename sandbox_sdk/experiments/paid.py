@@ -72,8 +72,8 @@ class PaidAnswers:
 def output_of(data: Mapping[str, Any]) -> ModelOutput:
     """Return the answer that a ``model.responded`` holds."""
     fields = {name: data[name] for name in _FIELDS}
-    fields["texts"] = tuple(fields["texts"])
-    fields["warnings"] = tuple(fields["warnings"])
+    for name in ("texts", "thinking", "warnings"):
+        fields[name] = tuple(fields[name])
     fields["usage"] = TokenUsage(**fields["usage"])
     fields["tool_uses"] = tuple(ToolUse(**use) for use in fields["tool_uses"])
     return ModelOutput(**fields)

@@ -6,10 +6,12 @@ data along, and its updater is never called.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.util import find_spec
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -25,6 +27,19 @@ USER_TABLE = "the prices of the config"
 """The source of a cost that the user's own table decides."""
 
 _MILLION = Decimal(1_000_000)
+_SOLD = ("openai", "anthropic")
+
+
+@cache
+def public_prices() -> ModuleType | None:
+    """Return ``genai-prices``, or ``None`` if it is not installed. The first call takes a second.
+
+    A program that must not wait calls it in a thread before it asks for a price.
+    """
+    try:
+        return importlib.import_module("genai_prices")
+    except ImportError:
+        return None
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +90,11 @@ class PricedModel:
     def name(self) -> str:
         """``provider/model``."""
         return f"{self.provider}/{self.model}"
+
+    @property
+    def public(self) -> bool:
+        """Whether it may have a price that everybody can know."""
+        return self.provider in _SOLD and not self.own_server
 
 
 @attrs.frozen(kw_only=True)
@@ -128,7 +148,7 @@ class Prices:
 
     def __init__(self, table: Mapping[str, Price] | None = None, *, public: bool = True) -> None:
         self.table = dict(table or {})
-        self._public = public and find_spec("genai_prices") is not None
+        self._public = public
 
     def cost(
         self, model: PricedModel, usage: TokenUsage, *, at: float | None = None
@@ -170,9 +190,10 @@ class Prices:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table and what else was looked into, for the record."""
+        library = public_prices()
         return {
             "table": prices_json(self.table),
-            "public": _source() if self._public else None,
+            "public": _source(library) if self._public and library else None,
         }
 
     def _own(self, model: PricedModel) -> Price | None:
@@ -182,14 +203,12 @@ class Prices:
         return found
 
     def _lookup(self, model: PricedModel, usage: TokenUsage, at: float | None) -> Cost | None:
-        if not self._public or model.own_server:
+        if not self._public or not model.public or (library := public_prices()) is None:
             return None
-        from genai_prices import Usage, calc_price
-
         moment = None if at is None else datetime.fromtimestamp(at, UTC)
         try:
-            found = calc_price(
-                Usage(
+            found = library.calc_price(
+                library.Usage(
                     input_tokens=usage.input_tokens,
                     output_tokens=usage.output_tokens,
                     cache_read_tokens=usage.cache_read_tokens or 0,
@@ -201,7 +220,7 @@ class Prices:
             )
         except (LookupError, ValueError):
             return None  # no such model or provider, or counts that its rules contradict
-        return Cost(total=found.total_price, source=_source())
+        return Cost(total=found.total_price, source=_source(library))
 
 
 def read_prices(value: object, path: str) -> dict[str, Price]:
@@ -233,10 +252,8 @@ def prices_json(table: Mapping[str, Price]) -> dict[str, dict[str, float]]:
     }
 
 
-def _source() -> str:
-    from genai_prices import __version__
-
-    return f"genai-prices {__version__}"
+def _source(library: ModuleType) -> str:
+    return f"genai-prices {library.__version__}"
 
 
 _DOLLARS = fields.number(0, 10**6)

@@ -23,6 +23,7 @@ class Recorder:
         library: Digests of what any attempt of the run has stored for all of them.
 
     Attributes:
+        trial: The trial's key.
         said: The conversation so far.
         output: What the attempt has given so far: the last answer, or what its code wrote.
         collected: The files that were kept of its workspace.
@@ -32,7 +33,7 @@ class Recorder:
         self, journal: Journal, trial: str, attempt: int, library: set[str] | None = None
     ) -> None:
         self._journal = journal
-        self._trial = trial
+        self.trial = trial
         self._attempt = attempt
         self._library = set[str]() if library is None else library
         self._messages: set[str] = set()
@@ -42,7 +43,7 @@ class Recorder:
 
     def note(self, type: str, **data: Any) -> None:
         """Append an event; it is durable with the next one that is."""
-        kept = self._journal.append(type, trial=self._trial, attempt=self._attempt, **data).data
+        kept = self._journal.append(type, trial=self.trial, attempt=self._attempt, **data).data
         if type == "model.responded" and "role" not in kept:
             self.output = kept["texts"][0] if kept["texts"] else ""
         elif type == "code.finished":

@@ -160,6 +160,7 @@ class Provenance:
         response_model: The model as the provider names it.
         system_fingerprint: The provider's own word for its version, or a local file's SHA-256.
         mock: Whether the answers are scripted and no model was asked.
+        replayed: Whether an answer was recorded before, so that its tokens and cost are not new.
         seed: The seed that was sent.
         sdk_version: The version of this SDK.
         sandbox_id: The sandbox it ran in.
@@ -171,6 +172,7 @@ class Provenance:
     response_model: str | None = None
     system_fingerprint: str | None = None
     mock: bool = False
+    replayed: bool = False
     seed: int | None = None
     sdk_version: str = ""
     sandbox_id: str = ""

@@ -89,6 +89,11 @@ class RunRecord:
         )
 
     @property
+    def events(self) -> Iterator[Event]:
+        """Its journal, event by event, read from the disk."""
+        return (placed.event for placed in scan_events(self.folder / JOURNAL))
+
+    @property
     def result(self) -> ExperimentResult | None:
         """What the run's first trial gave; ``None`` if it has not started or still runs."""
         return self.result_of(0)

@@ -208,6 +208,8 @@ FIELDS: Mapping[str, fields.Reader] = {
     "drop_unsupported": fields.flag,
     "seed": fields.whole(-(2**63), 2**63 - 1),
     "prices": read_prices,
+    "cache": fields.word("off", "use", "record", "replay"),
+    "cassette": fields.line,
 }
 """The fields of a config, with what each may be."""
 
@@ -220,6 +222,7 @@ HINTS = {
 _OF_A_MODEL = (
     *("model", "base_url", "api_key_env", "prompt", "messages", "system", "parameters", "tools"),
     *("tool_format", "single_turn", "retries", "drop_unsupported", "seed", "prices"),
+    *("cache", "cassette"),
 )
 
 
@@ -242,6 +245,8 @@ def contradictions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             faults.append(("experiment.single_turn", 'needs "tools": ["python"] or ["bash"]'))
     elif parameters.get("n", 1) > 1:
         faults.append(("experiment.parameters.n", 'must be 1 with "tools"'))
+    if found.get("cache", "off") != "off" and not found.get("cassette"):
+        faults.append(("experiment.cassette", f'is required with "cache": "{found["cache"]}"'))
     seeds = {found.get("seed"), parameters.get("seed")} - {None}
     if len(seeds) > 1:
         faults.append(("experiment.seed", 'differs from "parameters.seed"; give one of them'))

@@ -74,10 +74,13 @@ class Scoring:
         asked = [scorer for scorer in self.scorers if scorer.digest not in known]
         if not asked:
             return
+        artifacts: dict[str, bytes] = {}
+        if recorder.collected:
+            artifacts = await anyio.to_thread.run_sync(_read, self._run.folder, recorder.collected)
         submission = Submission(
             output=recorder.output,
             sample=sample,
-            artifacts=await anyio.to_thread.run_sync(_read, self._run.folder, recorder.collected),
+            artifacts=artifacts,
             messages=tuple(recorder.said),
         )
         graders = JournalledGraders(self._run, self._models, self._gate, recorder, condition)

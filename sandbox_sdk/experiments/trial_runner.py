@@ -160,8 +160,11 @@ class TrialRunner:
         with anyio.move_on_after(self._gate.budget.seconds_left if self._gate else None):
             async with self._places.workplace(trial) as workplace:
                 attempt = Attempt(trial.config, workplace, recorder, around)
-                async with _metered(attempt, ending):
+                if workplace is None:
                     outcome = await attempt.run()
+                else:
+                    async with _metered(attempt, ending):
+                        outcome = await attempt.run()
         if outcome is None:
             outcome = self._out_of_time()
         if self._scoring is not None and outcome.state in COUNTED:

@@ -157,5 +157,12 @@ class Sandboxes(Protocol):
         ...
 
     def fresh(self, **options: object) -> AbstractAsyncContextManager[Workplace]:
-        """Make a sandbox as ``prepare()`` and ``start()`` do."""
+        """Make a sandbox as ``prepare()`` and ``start()`` do, and set it up."""
         ...
+
+    def of_run(self, run: str) -> Sandboxes:
+        """Return the same, marking what it makes as one run's."""
+        ...
+
+    async def clear(self) -> None:
+        """Delete what a dead driver of the run had recorded and not started."""

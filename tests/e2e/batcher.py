@@ -50,16 +50,17 @@ class CountedMock(mock.MockProvider):
     async def generate(self, request: ModelRequest) -> ModelOutput:
         """Answer, and note the call."""
         output = await super().generate(request)
-        asked = [m for m in request.messages if m["role"] == "user"][0]["content"]
+        asked = next(m for m in request.messages if m["role"] == "user")["content"]
         os.write(self._file, f"{asked} {request.call}\n".encode())
         return output
 
 
-async def main(state_dir: str, trials: str, answers: str) -> None:
+async def main(*words: str) -> None:
     """Run the batch to its end."""
+    state_dir, trials, answers = words
     async with AsyncSandboxClient(state_dir=state_dir) as client:
-        batches = await client._batches()  # noqa: SLF001
-        batches.models._providers["mock"] = CountedMock(Path(answers))  # noqa: SLF001
+        batches = await client._batches()
+        batches.models._providers["mock"] = CountedMock(Path(answers))
         result = await client.run_batch(config(int(trials)))
         sys.stdout.write(f"{result.id} {result.status} {result.counted} {result.kept}\n")
 

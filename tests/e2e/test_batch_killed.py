@@ -1,4 +1,4 @@
-"""``kill -9`` of whoever runs a batch, at any moment: a later call ends it as if nothing had been."""
+"""``kill -9`` of whoever runs a batch: a later call ends it as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -84,12 +84,10 @@ class Batch:
             pid = int(first)
             killed = False
             if kill_after is not None:
-                with anyio.move_on_after(kill_after):
-                    await _until_gone(pid)
-                killed = status(pid).get("State", "Z")[0] not in "ZX"
+                killed = not await soon(lambda: not _lives(pid), seconds=kill_after)
                 if killed:
                     os.kill(pid, signal.SIGKILL)
-            await _until_gone(pid)
+            assert await soon(lambda: not _lives(pid), seconds=120)
             await soon(lambda: not _left(nurse.pid), seconds=5)
             left = _left(nurse.pid)
             for orphan in below(nurse.pid):
@@ -108,7 +106,8 @@ class Batch:
                 good, event = placed.end, placed.event
                 if event.type == "model.responded" and event.trial is not None:
                     recorded.add((tasks[event.trial], event.data["call"]))
-            self._seen.append((run.joinpath("events.jsonl").read_bytes()[:good], recorded, self._asked()))
+            journal = (run / "events.jsonl").read_bytes()[:good]
+            self._seen.append((journal, recorded, self._asked()))
 
     def check(self) -> None:
         """No recorded answer was asked for again, no event is gone, no attempt is missing."""
@@ -131,14 +130,14 @@ class Batch:
     async def check_clean(self) -> None:
         """Nothing stands but the run: no sandbox, hidden or not, no group, no mount."""
         async with AsyncSandboxClient(state_dir=self._state) as client:
-            parts = await client._open()  # noqa: SLF001
+            parts = await client._open()
             assert await parts.backend.list(include_internal=True) == ()
         assert list((self._state / "sandboxes").iterdir()) == []
         hierarchy, _ = cgroups.find()
         if hierarchy is not None:
             ours = f"{group_prefix(self._state)}-"
             assert [name for name in hierarchy.leftovers() if name.startswith(ours)] == []
-        assert str(self._state) not in Path("/proc/self/mountinfo").read_text()
+        assert str(self._state) not in await anyio.Path("/proc/self/mountinfo").read_text()
 
     def table(self) -> bytes:
         """Return the run's table of outcomes."""
@@ -158,15 +157,12 @@ class Batch:
 def _tasks(run: Path) -> dict[str, str]:
     """Return what each trial asks, by its key."""
     record = read_run(run)
-    return {
-        key: f"task {record.place(index).sample[1:]}" for index, key in enumerate(record.keys)
-    }
+    return {key: f"task {record.place(index).sample[1:]}" for index, key in enumerate(record.keys)}
 
 
-async def _until_gone(pid: int) -> None:
-    while status(pid).get("State", "Z")[0] not in "ZX":
-        await anyio.sleep(0.005)
+def _lives(pid: int) -> bool:
+    return status(pid).get("State", "Z")[0] not in "ZX"
 
 
 def _left(nurse: int) -> list[str]:
-    return [command_line(pid) for pid in below(nurse) if status(pid).get("State", "Z")[0] not in "ZX"]
+    return [command_line(pid) for pid in below(nurse) if _lives(pid)]
