@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fresh import Sandboxes
 
@@ -78,6 +79,19 @@ async def test_tests_are_listed_once_and_then_run_in_fresh_sandboxes(sandboxes: 
     assert "pytest" in listing[2]
     assert not any("return a + b" in item for item in listing)
     assert any("return a + b" in item for item in rest)
+
+
+async def test_trials_that_start_together_list_the_same_tests_once(sandboxes: Sandboxes) -> None:
+    scorer = build("pytest")
+    values: list[float | None] = []
+
+    async def one() -> None:
+        values.append((await judge(sandboxes, RIGHT, scorer=scorer)).value)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one)
+    assert (values, sandboxes.made) == ([1, 1, 1], 4)
 
 
 async def test_a_share_is_given_where_asked_for(sandboxes: Sandboxes) -> None:

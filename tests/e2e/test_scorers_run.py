@@ -100,6 +100,30 @@ async def test_io_compares_as_it_is_told(
     assert (await judge(sandboxes, {"type": "io", **spec}, block(code), CASES[:1])).value == 1
 
 
+HOSTILE = {
+    "floods": "import sys\nwhile True: sys.stdout.write('x' * 65536)",
+    "forks": "import os\nwhile True:\n try: os.fork()\n except OSError: pass",
+    "fills": "f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "kills": "import os\nos.kill(-1, 9)",
+    "kills the first": "import os\nos.kill(1, 9)",
+    "kills its parent": "import os\nos.kill(os.getppid(), 9)",
+    "stops itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+    "closes all": "import os\nos.closerange(0, 4096)",
+    "leaves a child": "import os, time\nif os.fork() == 0: time.sleep(60)",
+    "removes all": "import shutil\nshutil.rmtree('/', ignore_errors=True)",
+    "says no text": "import sys\nsys.stdout.buffer.write(bytes(range(256)))",
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+async def test_no_submission_gets_out_of_being_judged(sandboxes: Sandboxes, how: str) -> None:
+    """What it does to its sandbox is a wrong answer, never one that does not count."""
+    limits = {"memory": "64MiB", "pids": 16, "disk": "32MiB"}
+    spec = {"type": "io", "timeout": 1.5, "sandbox": {"resources": limits}}
+    score = await judge(sandboxes, spec, block(HOSTILE[how]), CASES[:1])
+    assert (score.value, score.counted) == (0, True), score.explanation
+
+
 async def test_io_gives_a_share_and_passes_arguments(sandboxes: Sandboxes) -> None:
     cases = [{"args": ["a"], "stdout": "a"}, {"args": ["b c"], "stdout": "b"}]
     spec = {"type": "io", "cases": cases, "credit": "share"}

@@ -153,4 +153,5 @@ _shared: dict[int, Checker] = {}
 
 def shared_checker() -> Checker:
     """Return this process's checker, made on first use; a forked child makes its own."""
-    return _shared.setdefault(os.getpid(), Checker())
+    known = _shared.get(os.getpid())
+    return known or _shared.setdefault(os.getpid(), Checker())

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
+import anyio
 import attrs
 
 from sandbox_sdk.experiments import fields
@@ -84,6 +85,14 @@ READERS: Mapping[str, fields.Reader] = {
 """The fields of ``pytest``."""
 
 
+@attrs.define
+class _Listing:
+    """The ids of some tests, once they are known; the lock is held while they are listed."""
+
+    ids: tuple[str, ...] | None = None
+    lock: anyio.Lock = attrs.field(factory=anyio.Lock)
+
+
 @attrs.frozen(kw_only=True)
 class PytestScorer:
     """Runs tests over the submission.
@@ -113,9 +122,9 @@ class PytestScorer:
     sandbox: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     needs_sandbox: bool = attrs.field(default=True, init=False)
     model: None = attrs.field(default=None, init=False)
-    _lists: dict[str, tuple[str, ...]] = attrs.field(
-        factory=dict[str, tuple[str, ...]], init=False, eq=False, repr=False
-    )  # digest of the tests -> their ids; the same tests have the same
+    _lists: dict[str, _Listing] = attrs.field(
+        factory=dict[str, "_Listing"], init=False, eq=False, repr=False
+    )  # by the digest of the tests, of which the same have the same ids
 
     @property
     def digest(self) -> str:
@@ -171,8 +180,18 @@ class PytestScorer:
     async def _list(self, tests: Tests, sandboxes: SandboxMaker | None) -> tuple[str, ...] | str:
         """Return the tests there are, listed in a sandbox without the submission, or why not."""
         key = digest(sandboxed.files_digest(tests))
-        if (known := self._lists.get(key)) is not None:
-            return known
+        if key not in self._lists and len(self._lists) >= _LISTS_KEPT:
+            self._lists.pop(next(iter(self._lists)))
+        listing = self._lists.setdefault(key, _Listing())
+        async with listing.lock:  # trials that start together list the same tests once
+            if listing.ids is not None:
+                return listing.ids
+            found = await self._listed(tests, sandboxes)
+            if not isinstance(found, str):
+                listing.ids = found
+            return found
+
+    async def _listed(self, tests: Tests, sandboxes: SandboxMaker | None) -> tuple[str, ...] | str:
         run = await self._pytest.run(sandboxes, tests, collect=True)
         report = run.report
         if report is None:
@@ -181,9 +200,6 @@ class PytestScorer:
         if report.errors or report.code != 0 or not report.ids:
             errors = "\n".join(report.errors) or run.result.stderr
             return f"the tests could not be listed without a submission: {errors or 'none found'}"
-        if len(self._lists) >= _LISTS_KEPT:
-            self._lists.pop(next(iter(self._lists)))
-        self._lists[key] = report.ids
         return report.ids
 
     def _judge(self, listed: tuple[str, ...], run: PytestRun) -> Score:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
@@ -183,9 +184,9 @@ def label_of(result: CommandResult) -> str | None:
 
 
 def files_digest(files: Mapping[str, str | bytes]) -> dict[str, str]:
-    """Return files as a scorer's digest takes them: their content as hexadecimal."""
+    """Return files as a scorer's digest takes them: the SHA-256 of each."""
     return {
-        path: (data if isinstance(data, bytes) else data.encode()).hex()
+        path: sha256(data if isinstance(data, bytes) else data.encode()).hexdigest()
         for path, data in files.items()
     }
 
