@@ -50,6 +50,10 @@ class Batch(Twin[AsyncBatch]):
         """Start no more trials; those under way come to their end."""
         self._call(self._core.cancel_rest)
 
+    def wait(self) -> None:
+        """Wait for the end, however it is."""
+        self._call(self._core.wait)
+
     def result(self) -> RunResult:
         """Wait for the end and return what the batch gave.
 

@@ -151,13 +151,17 @@ def _rows(value: object, path: str) -> tuple[Iterable[object], str]:
 
 def _called(function: Callable[[], object], path: str) -> tuple[Iterable[object], str]:
     name = str(getattr(function, "__qualname__", type(function).__name__))
-    rows: Any = function()  # whatever it gives
-    if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
+    rows = function()
+    if not _is_rows(rows):
         close = getattr(rows, "close", None)
         if close is not None:
             close()  # a coroutine that nobody awaits would be warned about
         raise fault(path, f"{name}() must return an iterable of rows, not {describe(rows)}")
     return cast("Iterable[object]", rows), name
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _file_rows(file: Path, path: str) -> Iterator[object]:
@@ -215,7 +219,7 @@ def _sample(row: object, path: str, number: int) -> Sample:
     return Sample(
         id=found.get("id", str(number)),
         prompt=asked if isinstance(asked, str) else None,
-        messages=asked if isinstance(asked, tuple) else (),
+        messages=cast("tuple[Mapping[str, Any], ...]", asked) if isinstance(asked, tuple) else (),
         target=found.get("target"),
         metadata=found.get("metadata", {}),
         files=found.get("files", {}),

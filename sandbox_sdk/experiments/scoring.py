@@ -154,18 +154,18 @@ class JournalledGraders:
             )
 
         started = anyio.current_time()
-        output: ModelOutput | None = None
         try:
             output = await retries.generate(provider, request, config.retries, on_retry)
         except OutOfBudget as over:
+            spending.lost()
             raise ModelError(f"the budget leaves no room: {over.refusal.message}") from None
         except ModelError as error:
             billed = spending.failed(error)
             await self._recorder.durable("model.failed", **told, billed=billed, error=error.code)
             raise
-        finally:
-            if output is None:
-                spending.lost()
+        except BaseException:
+            spending.lost()  # nobody knows what was billed
+            raise
         charge = spending.answered(output)
         await self._recorder.durable(
             "model.responded",
