@@ -220,7 +220,7 @@ class ModelCaller:
             replayed=replayed,
             duration=duration,
             cost=charge.cost.to_json() if charge.cost else None,
-            **attrs.asdict(output),
+            **output.to_json(),
         )
 
 

@@ -172,7 +172,7 @@ class JournalledGraders:
             **told,
             cost=charge.cost.to_json() if charge.cost else None,
             duration=anyio.current_time() - started,
-            **attrs.asdict(output),
+            **output.to_json(),
         )
         return output
 

@@ -140,3 +140,29 @@ def test_progress_tells_of_how_many_and_what_is_left_out() -> None:
 _FIELDS = (
     *("planned", "done", "kept", "running", "counted", "states", "replayed", "tokens", "budget"),
 )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount the small disk")
+@pytest.mark.timeout(60)
+def test_a_full_disk_names_the_trials_exits_with_3_and_the_next_call_goes_on(folder: Path) -> None:
+    rows = [{"id": f"s{number}", "input": "x" * 2000, "target": ""} for number in range(200)]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    file = str(folder / "batch.yaml")
+    document(folder, "runs", "list")
+    disk = folder / "state/runs"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k,mode=700", "t", disk], check=True)
+    try:
+        done = shell(folder, "--json", "run", file)
+        assert done.returncode == 3, done.stderr
+        told = json.loads(done.stdout)
+        assert told["status"] == "degraded"
+        assert 0 < told["counted"] < told["planned"] == 400
+        assert told["unrecorded"]
+        assert f"not recorded: trial {told['unrecorded'][0]}" in done.stderr
+        assert "No space left" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        again = document(folder, "run", file)
+        assert (again["run"], again["status"], again["counted"]) == (told["run"], "complete", 400)
+        assert again["kept"] == told["counted"]
+    finally:
+        subprocess.run(["umount", disk], check=True)

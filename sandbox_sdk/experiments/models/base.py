@@ -112,6 +112,13 @@ class ModelOutput:
             ]
         return message
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as JSON, for the journal."""
+        told = {name: getattr(self, name) for name in _OUTPUT_FIELDS}
+        told["usage"] = attrs.asdict(self.usage)
+        told["tool_uses"] = [attrs.asdict(use) for use in self.tool_uses]
+        return told
+
     def redacted(self, redactor: Redactor) -> ModelOutput:
         """Return the answer without the secrets that a server may have echoed."""
         return attrs.evolve(
@@ -128,6 +135,9 @@ class ModelOutput:
             thinking=tuple(redactor.value(block) for block in self.thinking),
             warnings=tuple(map(redactor.text, self.warnings)),
         )
+
+
+_OUTPUT_FIELDS = tuple(field.name for field in attrs.fields(ModelOutput))
 
 
 class ModelProvider(Protocol):
