@@ -129,7 +129,7 @@ class Journal:
         self._count = self._durable = events
         self._pending: list[tuple[Event, bytes]] = []
         self._failure: StateError | SandboxBusy | None = None
-        self._writing = anyio.Lock()  # guards the file; held while a thread writes
+        self._writing = anyio.Lock(fast_acquire=True)  # guards the file; held while a thread writes
 
     @classmethod
     async def open(

@@ -139,7 +139,7 @@ class TrialRunner:
         finally:
             if ending.recordable:
                 # A cancelled attempt has its end recorded too, but may not take for ever.
-                with anyio.CancelScope(shield=True), anyio.move_on_after(_RECORD_SECONDS):
+                with anyio.move_on_after(_RECORD_SECONDS, shield=True):
                     await _record(ending, recorder)
                 if self._gate is not None:
                     cpu = ending.usage.cpu_seconds if ending.usage else None
