@@ -237,6 +237,8 @@ def _model_failure(error: ModelError, *, first: bool) -> Outcome:
 
 def _with_ids(output: ModelOutput, call: int) -> ModelOutput:
     """Give every tool call an id of its own: models leave ids out, and repeat them."""
+    if not output.tool_uses:
+        return output
     seen: set[str] = set()
     uses: list[ToolUse] = []
     for index, use in enumerate(output.tool_uses, start=1):

@@ -71,7 +71,9 @@ class Scoring:
         Raises:
             StateError: A score cannot be recorded.
         """
-        asked = [scorer for scorer in self.scorers if scorer.digest not in known]
+        asked = self.scorers
+        if known:
+            asked = tuple(scorer for scorer in asked if scorer.digest not in known)
         if not asked:
             return
         artifacts: dict[str, bytes] = {}
