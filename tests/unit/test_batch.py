@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import errno
+import gc
 import io
 import json
 import os
+import tracemalloc
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -440,3 +442,26 @@ async def test_what_is_shared_is_stored_once(bench: BatchBench, asked: Asked) ->
     assert read_run(result.folder).ledger.rows == [
         result._record.ledger.row(index) for index in range(18)
     ]
+
+
+@pytest.mark.slow
+async def test_a_trial_that_is_over_leaves_at_most_3_kb_in_memory(bench: BatchBench) -> None:
+    """So ten thousand fit: what is kept of each is its key, its sample and a small row."""
+    await bench.run({"model": "mock/echo", "dataset": ["warm up"]})
+
+    def rows(count: int) -> list[dict[str, Any]]:
+        return [{"input": f"question {number}", "target": "x"} for number in range(count)]
+
+    kept: list[int] = []
+    results: list[RunResult] = []
+    tracemalloc.start()
+    try:
+        for count in (100, 900):
+            before = tracemalloc.get_traced_memory()[0]
+            results.append(await bench.run({**ECHO, "dataset": rows(count)}))
+            gc.collect()
+            kept.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()
+    assert [result.counted for result in results] == [100, 900]
+    assert (kept[1] - kept[0]) / 800 <= 3 * 1024
