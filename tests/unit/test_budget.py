@@ -330,8 +330,8 @@ def test_a_budget_that_cannot_be_kept_is_an_error_at_the_start() -> None:
     check_budget(each, [plain], PRICES)
     with pytest.raises(ConfigError, match=r"batch\.model: openai/m has no price"):
         check_budget(each, [plain], Prices(public=False))
+    entries = [plain, bounded, capped, hidden]
     with pytest.raises(ConfigError) as caught:
-        entries = [plain, bounded, capped, hidden]
         check_budget(read_budget({"hard": True}, "budget"), entries, PRICES)
     assert [fault.partition(":")[0] for fault in caught.value.faults] == [
         "batch.parameters.max_tokens",
