@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
+from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.experiments import fields
 from sandbox_sdk.experiments.result import ToolError
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -17,6 +19,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
     "null": (type(None),),
 }
+
+_LONGEST_FAULT = 300
 
 
 # Any: arguments and schemas are JSON.
@@ -33,9 +37,11 @@ def parse_arguments(text: str, name: str, schema: Mapping[str, Any]) -> dict[str
         arguments = json.loads(text)
     except (ValueError, RecursionError) as error:
         return _parsing(f"the arguments are not valid JSON ({error}); write {form}")
-    if not isinstance(arguments, dict):
-        return _parsing(f"{name} takes a JSON object; write {form}")
-    given = cast("dict[str, Any]", arguments)
+    try:
+        # Not too deep for those who walk through it, and no half characters, which no file takes.
+        given = fields.json_object(arguments, "the arguments")
+    except ConfigError as error:
+        return _parsing(f"{error.message[:_LONGEST_FAULT]}; write {form}")
     faults = list(_faults(given, schema))
     return _parsing(f"{name}: {'; '.join(faults)}; write {form}") if faults else given
 

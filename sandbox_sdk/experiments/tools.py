@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import attrs
 
-from sandbox_sdk.errors import SandboxEnded
+from sandbox_sdk.errors import ConfigError, SandboxEnded
 from sandbox_sdk.experiments.artifacts import keep_artifact
 from sandbox_sdk.experiments.models.base import ToolUse
 from sandbox_sdk.experiments.recorder import Recorder
@@ -148,7 +148,11 @@ class Tools:
             result = ToolResult(text=f"error: {parsed.message}", error=parsed)
         else:
             started = time.monotonic()
-            ran = await self._tools[use.name].run(self._workplace, parsed, timeout)
+            try:
+                ran = await self._tools[use.name].run(self._workplace, parsed, timeout)
+            except ConfigError as error:
+                # Such as a NUL in a command, or one that no argument is long enough for.
+                ran = ToolRun(text="", error=ToolError(type="parsing", message=error.message))
             result = await self._shown(use.name, ran, time.monotonic() - started, index)
         self.seconds += result.duration
         self._recorder.note(

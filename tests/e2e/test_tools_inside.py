@@ -64,3 +64,31 @@ async def test_files_and_functions_work_in_a_real_sandbox(
     kinds = [made.error and made.error.type for made in (shadow, folder, missing)]
     assert kinds[0] in ("permission", "file_not_found")
     assert kinds[1:] == ["is_a_directory", "file_not_found"]
+
+
+async def test_what_no_program_can_be_given_is_the_models_to_mend(
+    client: AsyncSandboxClient,
+) -> None:
+    script = [
+        call("bash", command="echo a\0b"),
+        call("bash", command="#" * 200_000),
+        call("python", code="\0"),
+        {"tool_calls": [{"name": "bash", "arguments": '{"command": "echo \\ud800"}'}]},
+        call("files", action="write", path="a\0b", content="x"),
+        call("files", action="read", path="a" * 5000),
+        call("files", action="read", path=""),
+        "done",
+    ]
+    async with await client.create_sandbox("bad") as sandbox:
+        result = await sandbox.run_experiment(
+            {
+                "model": "mock/script",
+                "prompt": "go",
+                "tools": ["bash", "python", "files"],
+                "parameters": {"extra_body": {"script": script}},
+            }
+        )
+    assert result.status == "success"
+    assert [bool(made.error) for made in result.tool_calls] == [True] * 7
+    kinds = [made.error.type for made in result.tool_calls if made.error]
+    assert kinds[:4] == ["parsing", "parsing", "nonzero", "parsing"]

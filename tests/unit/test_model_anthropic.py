@@ -17,6 +17,8 @@ from sandbox_sdk.errors import ModelAuthError, ModelError, ModelNotFound, Unsupp
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.anthropic import DEFAULT_MAX_TOKENS
 from sandbox_sdk.experiments.models.registry import ModelRegistry
+from sandbox_sdk.experiments.result import ToolError
+from sandbox_sdk.experiments.tool_arguments import parse_arguments
 from sandbox_sdk.experiments.tool_kinds import tool_schemas
 
 pytestmark = pytest.mark.anyio
@@ -235,7 +237,7 @@ async def test_json_that_is_no_message_is_told(
         await ask(ANTHROPIC, models, server, retries={"max_retries": 0})
 
 
-async def test_half_a_character_is_made_harmless_in_text_and_tool_calls(
+async def test_half_a_character_is_made_harmless_in_text_and_kept_from_tools(
     models: ModelRegistry, server: ScriptedServer
 ) -> None:
     block = '{"type": "tool_use", "id": "t", "name": "f", "input": {"a\\ud800": "b\\ud800"}}'
@@ -243,7 +245,23 @@ async def test_half_a_character_is_made_harmless_in_text_and_tool_calls(
     server.script(sends(f'{{"type": "message", "content": [{text}, {block}]}}'.encode()))
     output = await ask(ANTHROPIC, models, server)
     assert output.text == "a?b"
-    assert json.loads(output.tool_uses[0].arguments) == {"a?": "b?"}
+    arguments = output.tool_uses[0].arguments
+    assert arguments.isascii()
+    refused = parse_arguments(arguments, "f", {"type": "object"})
+    assert isinstance(refused, ToolError)
+    assert "lone surrogate" in refused.message
+
+
+async def test_an_input_that_is_nested_too_deep_is_a_bad_call(
+    models: ModelRegistry, server: ScriptedServer
+) -> None:
+    deep = "[" * 400 + "]" * 400
+    block = f'{{"type": "tool_use", "id": "t", "name": "f", "input": {{"x": {deep}}}}}'
+    server.script(sends(f'{{"type": "message", "content": [{block}]}}'.encode()))
+    output = await ask(ANTHROPIC, models, server)
+    refused = parse_arguments(output.tool_uses[0].arguments, "f", {"type": "object"})
+    assert isinstance(refused, ToolError)
+    assert "nested deeper" in refused.message
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any, cast
 from sandbox_sdk.errors import ModelError
 from sandbox_sdk.experiments.models.base import ModelOutput, ToolUse
 from sandbox_sdk.experiments.models.chat import clean, clean_or_none, count, excerpt, object_of
-from sandbox_sdk.experiments.redaction import plain
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
 STOP_REASONS: Mapping[str, StopReason] = {
@@ -51,13 +50,18 @@ def parse_message(body: Any, model: str) -> ModelOutput:
         tool_uses=tuple(
             _tool_use(block, model) for block in blocks if block.get("type") == "tool_use"
         ),
-        thinking=tuple(plain(block, clean) for block in blocks if block.get("type") in _THOUGHTS),
+        thinking=tuple(_thought(block) for block in blocks if block.get("type") in _THOUGHTS),
         stop_reason=STOP_REASONS.get(finish or "", "unknown"),
         finish_reason=finish,
         usage=_usage(body.get("usage")),
         response_model=clean_or_none(body.get("model")),
         request_id=clean_or_none(body.get("id")),
     )
+
+
+def _thought(block: Mapping[str, Any]) -> dict[str, str]:
+    """Return a block of hidden reasoning: texts and signatures, of which it is made."""
+    return {name: clean(text) for name, text in block.items() if isinstance(text, str)}
 
 
 def _tool_use(block: Mapping[str, Any], model: str) -> ToolUse:
@@ -67,7 +71,8 @@ def _tool_use(block: Mapping[str, Any], model: str) -> ToolUse:
             return ToolUse(
                 id=clean(identity) if isinstance(identity, str) else "",
                 name=clean(name),
-                arguments=json.dumps(plain(given, clean)),
+                # As ASCII, so that half a character stays an escape until somebody reads it.
+                arguments=json.dumps(given),
             )
         case _:
             raise ModelError(
