@@ -86,9 +86,9 @@ class Recorder:
             self._messages.add(identity)
             self.note("message.added", digest=identity, message=message)
 
-    def standing(self, isolation: object, limits: object) -> None:
-        """Note what is in force in the sandbox; what is the same in another is named."""
-        identity = digest([isolation, limits])
+    def standing(self, isolation: Mapping[str, Any] | None, limits: object) -> None:
+        """Note what is in force in the sandbox; what is alike in another is named by its digest."""
+        identity = digest([_alike(isolation), limits])
         if identity in self._library:
             self.note("sandbox.ready", digest=identity)
         else:
@@ -100,3 +100,14 @@ class Recorder:
                 limits=limits,
                 shared=True,
             )
+
+
+def _alike(isolation: Mapping[str, Any] | None) -> object:
+    """Return what is in force without how it was seen, such as a namespace's number."""
+    if isolation is None:
+        return None
+    walls = [
+        {name: told for name, told in wall.items() if name != "detail"}
+        for wall in isolation["walls"]
+    ]
+    return {**isolation, "walls": walls}
