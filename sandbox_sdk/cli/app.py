@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
+from sandbox_sdk.cli.batches import run_
+from sandbox_sdk.cli.compare import compare
 from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
 from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
+from sandbox_sdk.cli.runs import runs
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 from sandbox_sdk.cli.templates import template
 
@@ -21,7 +24,9 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, delete, doctor, policy_, models, template):
+for _command in (
+    *(demo, run_, runs, execute, list_, export, delete, compare, doctor, policy_, models, template),
+):
     app.add_command(_command)
 
 
