@@ -47,7 +47,12 @@ if TYPE_CHECKING:
     from sandbox_sdk.experiments.run_info import RunInfo
     from sandbox_sdk.experiments.run_result import RunResult, Trial
     from sandbox_sdk.files import AsyncFiles
-    from sandbox_sdk.orchestrator import AsyncSDKOrchestrator, ResourceSnapshot
+    from sandbox_sdk.orchestrator import (
+        AsyncSDKOrchestrator,
+        HistoryPoint,
+        ResourceSnapshot,
+        Scaled,
+    )
     from sandbox_sdk.process import AsyncProcess
     from sandbox_sdk.sandbox import AsyncSandbox
     from sandbox_sdk.values import (
@@ -95,6 +100,7 @@ __all__ = [
     "FileEvent",
     "FileInfo",
     "Files",
+    "HistoryPoint",
     "IdleTimeout",
     "Isolation",
     "IsolationError",
@@ -126,6 +132,7 @@ __all__ = [
     "SandboxInfo",
     "SandboxNotFound",
     "SandboxState",
+    "Scaled",
     "StateError",
     "TemplateError",
     "TemplateInfo",

@@ -44,6 +44,8 @@ class AsyncSandboxClient:
         config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
         state_dir: Where records, workspaces and results are kept; by default the user's data
             folder.
+        orchestrator: Settings of the section ``orchestrator``, for example
+            ``{"monitoring_interval": 10}``.
 
     Raises:
         ConfigError: A setting is unknown or wrong; all faults at once, each with its path.
@@ -55,8 +57,11 @@ class AsyncSandboxClient:
         *,
         config: str | os.PathLike[str] | Mapping[str, object] | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        orchestrator: Mapping[str, object] | None = None,
     ) -> None:
-        self._settings = Settings.load(auth_config, config=config, state_dir=state_dir)
+        self._settings = Settings.load(
+            auth_config, config=config, state_dir=state_dir, orchestrator=orchestrator
+        )
         self._opened: Parts | None = None
         self._opening = anyio.Lock(fast_acquire=True)  # guards _opened
         self._closed = False
@@ -362,7 +367,7 @@ class AsyncSandboxClient:
 
     async def get_orchestrator(self) -> AsyncSDKOrchestrator:
         """Return the orchestrator of this client's sandboxes."""
-        return AsyncSDKOrchestrator((await self._open()).backend)
+        return (await self._open()).orchestrator
 
     async def validate_auth(self) -> AuthStatus:
         """Return who the caller is and what they may do; on this machine no credentials count."""

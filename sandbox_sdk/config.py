@@ -19,7 +19,7 @@ import attrs
 from sandbox_sdk.config_file import read_configuration, read_file
 from sandbox_sdk.config_keys import CREDENTIALS, KEYS, LARGEST_UID, TOP, Sources, Written
 from sandbox_sdk.parse import Faults
-from sandbox_sdk.values import Resources, RuntimeName, SecurityLevel
+from sandbox_sdk.values import Reserve, Resources, RuntimeName, SecurityLevel
 
 _PLACEHOLDER = re.compile(r"your[-_ ].*|<.*>|change[-_ ]?me|x{3,}", re.IGNORECASE)
 
@@ -66,10 +66,13 @@ class Settings:
         local_model: The model of the demo, installed in the state folder or a path.
         encryption_key: For state at rest; without effect in this version.
         enable_audit_logs: Without effect in this version.
-        auto_scaling: Without effect in this version.
+        auto_scaling: Whether demand and memory decide how many sandboxes stand ready and run at
+            once, within ``pool_size`` and ``max_concurrency``; else those are fixed numbers.
         pool_size: Sandboxes kept ready at most, once some were asked for; 0 keeps none.
-        monitoring_interval: Seconds between two looks of the orchestrator; without effect in this
-            version.
+        max_concurrency: Sandboxes of trials that run at once at most; ``None`` is a number by the
+            processors.
+        reserve: Memory that each of them reserves: by the peaks seen of its like, or its limit.
+        monitoring_interval: Seconds between two points of the orchestrator's history.
     """
 
     api_key: str | None = attrs.field(default=None, repr=False)
@@ -85,8 +88,10 @@ class Settings:
     local_model: str = "smollm2"
     encryption_key: str | None = attrs.field(default=None, repr=False)
     enable_audit_logs: bool = False
-    auto_scaling: bool = False
+    auto_scaling: bool = True
     pool_size: int = 16
+    max_concurrency: int | None = None
+    reserve: Reserve = "peak"
     monitoring_interval: float = 60.0
 
     @property
@@ -176,8 +181,6 @@ def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
     idle = {
         "security.encryption_key": "state on disk is NOT encrypted",
         "security.enable_audit_logs": "NO audit log is written",
-        "orchestrator.auto_scaling": "nothing is scaled",
-        "orchestrator.monitoring_interval": "nothing is polled",
     }
     told = [
         f"{key} ({what})"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar, get_args
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.values import RuntimeName, SecurityLevel
+from sandbox_sdk.values import Reserve, RuntimeName, SecurityLevel
 
 Name = TypeVar("Name", bound=str)
 
@@ -219,6 +219,16 @@ def parse_runtime(value: object, path: str) -> RuntimeName:
     """
     names: tuple[RuntimeName, ...] = get_args(RuntimeName)
     return _one_of(names, value, path, "runtime")
+
+
+def parse_reserve(value: object, path: str) -> Reserve:
+    """Return how much memory the places for sandboxes reserve: ``peak`` or ``limit``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    known: tuple[Reserve, ...] = get_args(Reserve)
+    return _one_of(known, value, path, "rule")
 
 
 def _one_of(known: tuple[Name, ...], value: object, path: str, what: str) -> Name:

@@ -12,10 +12,15 @@ import attrs
 
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
+from sandbox_sdk.engine.admission import ReservedAdmission
+from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
+from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.orchestrator.evidence import Witness
+from sandbox_sdk.orchestrator.monitor import Monitor
 from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
@@ -28,7 +33,8 @@ if TYPE_CHECKING:
     from sandbox_sdk.experiments.result import ExperimentResult
     from sandbox_sdk.values import Sandboxes, Workplace
 
-_PLACES_PER_CORE = 4  # sandboxes of trials at once; most of a trial's time is spent waiting
+_PLACES_PER_CORE = 4  # sandboxes of trials at once at first; most of a trial's time is waiting
+_MOST_PER_CORE = 32  # the same at most, where memory and pressure allow
 
 
 @attrs.define(eq=False)
@@ -42,6 +48,8 @@ class Parts:
         supervisor: The one long-lived task.
         templates: The Python environments of sandboxes.
         backend: Where sandboxes live.
+        orchestrator: What looks after them.
+        admission: Who may start a sandbox for a trial now.
         closed: Whether every sandbox was ended with the client.
     """
 
@@ -51,9 +59,10 @@ class Parts:
     supervisor: Supervisor
     templates: Templates
     backend: LocalBackend
+    orchestrator: AsyncSDKOrchestrator
+    admission: Admission
     closed: bool = False
     _models: ModelRegistry | None = None
-    _admission: Admission | None = None
     _concurrency: Concurrency | None = None
 
     @classmethod
@@ -66,6 +75,7 @@ class Parts:
         folders = await anyio.to_thread.run_sync(StateFolders.open, settings.state_dir)
         store = await SQLiteStore.open(folders)
         supervisor = Supervisor()
+        scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
         backend = LocalBackend(
             store,
@@ -74,10 +84,20 @@ class Parts:
             templates,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
             pool_size=settings.pool_size,
+            scaled=settings.auto_scaling,
+            scale_log=scale_log,
         )
-        parts = cls(settings, folders, store, supervisor, templates, backend)
+        monitor = Monitor([backend], backend.read_host, interval=settings.monitoring_interval)
+        monitor.tell(witness.seen)
+        backend.observe(witness)
+        admission = _admission(settings, backend, witness, scale_log)
+        orchestrator = AsyncSDKOrchestrator(monitor, scale_log)
+        parts = cls(
+            settings, folders, store, supervisor, templates, backend, orchestrator, admission
+        )
         try:
             await backend.reap()
+            await supervisor.start_soon(monitor.run)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await parts.aclose()
@@ -134,8 +154,6 @@ class Parts:
         from sandbox_sdk.experiments.batches import Batches
         from sandbox_sdk.experiments.concurrency import Concurrency
 
-        if self._admission is None:
-            self._admission = FixedAdmission(max(4, _PLACES_PER_CORE * (os.cpu_count() or 1)))
         if self._concurrency is None:
             self._concurrency = Concurrency()
         return Batches(
@@ -143,7 +161,7 @@ class Parts:
             owner=self.store.owner,
             models=self._model_registry(),
             sandboxes=sandboxes,
-            admission=self._admission,
+            admission=self.admission,
             concurrency=self._concurrency,
         )
 
@@ -157,3 +175,21 @@ class Parts:
             for secret in self.settings.secrets:
                 self._models.redactor.add(secret)
         return self._models
+
+
+def _admission(
+    settings: Settings, backend: LocalBackend, witness: Witness, scale_log: ScaleLog
+) -> FixedAdmission | ReservedAdmission:
+    """Who may start a sandbox for a trial: by a fixed number, or by memory within one."""
+    cores = os.cpu_count() or 1
+    places = max(4, _PLACES_PER_CORE * cores)
+    if not settings.auto_scaling:
+        return FixedAdmission(settings.max_concurrency or places)
+    return ReservedAdmission(
+        backend.read_host,
+        witness.peak_of,
+        places=places,
+        most=settings.max_concurrency or _MOST_PER_CORE * cores,
+        scale_log=scale_log,
+        reserve=settings.reserve,
+    )

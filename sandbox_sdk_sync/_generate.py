@@ -1,8 +1,9 @@
 """Writes the blocking twin of the async classes: plain text, one expression per method.
 
-For every public class ``AsyncX`` in a module directly in ``sandbox_sdk`` it writes a class ``X``
-that holds an ``AsyncX`` and the portal to it. Signatures, defaults and docstrings are read from
-the source text, so nothing is imported and nothing is lost. The shapes it knows:
+For every public class ``AsyncX`` in a module directly in ``sandbox_sdk``, or in the ``__init__`` of
+a package there, it writes a class ``X`` that holds an ``AsyncX`` and the portal to it. Signatures,
+defaults and docstrings are read from the source text, so nothing is imported and nothing is lost.
+The shapes it knows:
 
     async def f(...) -> T                         def f(...) -> T
     async def f(...) -> AsyncIterator[T]: yield   def f(...) -> Iterator[T]
@@ -60,15 +61,18 @@ class Writer:
         self.tree = tree
         self.homes = homes
         """Async class -> the module it lives in."""
+        self.name = _module(path)
+        self.source = str(path.relative_to(path.parents[1 if self.name == path.stem else 2]))
 
     def write(self) -> str:
         """Return the module's text, not yet formatted."""
         classes = [
             node
             for node in self.tree.body
-            if isinstance(node, ast.ClassDef) and self.homes.get(node.name) == self.path.stem
+            if isinstance(node, ast.ClassDef) and self.homes.get(node.name) == self.name
         ]
-        head = f"{MARK}{CORE}/{self.path.name}. Edit that, then run: nox -s generate -- --write\n"
+        written = self.source.removesuffix("/__init__.py")  # its package; lines stay short
+        head = f"{MARK}{written}. Edit that, then run: nox -s generate -- --write\n"
         body = "\n\n".join(self._class(node) for node in classes)
         return head + self._doc(self.tree, 0) + self._imports() + body
 
@@ -90,11 +94,11 @@ class Writer:
                 for_checkers += [line for child in node.body for line in self._import(child)]
             else:
                 public = [name for name in _defines(node) if not name.startswith("_")]
-                lines += [f"from {CORE}.{self.path.stem} import {name}" for name in public]
+                lines += [f"from {CORE}.{self.name} import {name}" for name in public]
         lines += [
             f"from {TWIN}.{home} import {name.removeprefix('Async')}"
             for name, home in self.homes.items()
-            if home != self.path.stem
+            if home != self.name
         ]
         if for_checkers:
             lines += ["if TYPE_CHECKING:", *(f"    {line}" for line in for_checkers)]
@@ -256,7 +260,7 @@ class Writer:
     def _doc(
         self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, indent: int
     ) -> str:
-        name = self.path.stem if isinstance(node, ast.Module) else node.name
+        name = self.name if isinstance(node, ast.Module) else node.name
         text = ast.get_docstring(node)
         if not text:
             self._refuse(node, f"{name} has no docstring")
@@ -271,7 +275,7 @@ class Writer:
         return "\n".join(lines) + close + "\n"
 
     def _refuse(self, node: ast.AST, why: str) -> NoReturn:
-        raise Refused(f"{CORE}/{self.path.name}:{getattr(node, 'lineno', 1)}: {why}")
+        raise Refused(f"{self.source}:{getattr(node, 'lineno', 1)}: {why}")
 
 
 def generate(root: Path) -> dict[Path, str]:
@@ -280,17 +284,19 @@ def generate(root: Path) -> dict[Path, str]:
     Raises:
         Refused: A source has a shape without a rule, or a syntax error.
     """
-    trees = {path: _parse(path) for path in sorted((root / CORE).glob("*.py"))}
+    core = root / CORE
+    sources = sorted([*core.glob("*.py"), *core.glob("*/__init__.py")])
+    trees = {path: _parse(path) for path in sources}
     homes = {
-        node.name: path.stem
+        node.name: _module(path)
         for path, tree in trees.items()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and re.match(r"Async[A-Z]", node.name)
     }
     out = {
-        root / TWIN / path.name: Writer(path, tree, homes).write()
+        root / TWIN / f"{_module(path)}.py": Writer(path, tree, homes).write()
         for path, tree in trees.items()
-        if path.stem in homes.values()
+        if _module(path) in homes.values()
     }
     out[root / TWIN / "__init__.py"] = _package(homes)
     return {path: _format(root, path, text) for path, text in out.items()}
@@ -304,6 +310,11 @@ def stale(root: Path, files: dict[Path, str]) -> list[Path]:
         for path in sorted((root / TWIN).glob("*.py"))
         if path not in files and path.read_text().startswith(MARK)
     ]
+
+
+def _module(path: Path) -> str:
+    """The name below the core's of the module or package that a file holds."""
+    return path.parent.name if path.stem == "__init__" else path.stem
 
 
 def _parse(path: Path) -> ast.Module:

@@ -34,6 +34,8 @@ class SandboxClient(Root[AsyncSandboxClient]):
         config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
         state_dir: Where records, workspaces and results are kept; by default the user's data
             folder.
+        orchestrator: Settings of the section ``orchestrator``, for example
+            ``{"monitoring_interval": 10}``.
 
     Raises:
         ConfigError: A setting is unknown or wrong; all faults at once, each with its path.
@@ -45,8 +47,15 @@ class SandboxClient(Root[AsyncSandboxClient]):
         *,
         config: str | os.PathLike[str] | Mapping[str, object] | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        orchestrator: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(AsyncSandboxClient, auth_config, config=config, state_dir=state_dir)
+        super().__init__(
+            AsyncSandboxClient,
+            auth_config,
+            config=config,
+            state_dir=state_dir,
+            orchestrator=orchestrator,
+        )
 
     def __enter__(self) -> Self:
         self._enter(self._core)

@@ -1,9 +1,13 @@
-# Generated from sandbox_sdk/orchestrator.py. Edit that, then run: nox -s generate -- --write
-"""The orchestrator of a client: what all its sandboxes use now."""
+# Generated from sandbox_sdk/orchestrator. Edit that, then run: nox -s generate -- --write
+"""The orchestrator of a client: watches all its sandboxes, and tells how many there are and why."""
 
 from __future__ import annotations
 
-from sandbox_sdk.orchestrator import AsyncSDKOrchestrator, ResourceSnapshot
+from collections.abc import Iterator
+
+from sandbox_sdk.engine.scale_log import Scaled
+from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.orchestrator.snapshot import HistoryPoint, ResourceSnapshot
 from sandbox_sdk_sync._twin import Twin
 
 
@@ -16,3 +20,29 @@ class SDKOrchestrator(Twin[AsyncSDKOrchestrator]):
         A figure that cannot be had is ``None`` in its entry, with the reason.
         """
         return self._call(self._core.monitor_resources)
+
+    def watch(self, interval: float = 1.0) -> Iterator[ResourceSnapshot]:
+        """Yield what every running sandbox uses, again and again, until the caller stops.
+
+        Args:
+            interval: Seconds from one look to the next; a look that takes longer than that is
+                followed by the next at once.
+
+        Raises:
+            ConfigError: The interval is not above 0.
+        """
+        return self._portal.iterate(self._core.watch, interval)
+
+    def history(self) -> list[HistoryPoint]:
+        """Return one point for each ``monitoring_interval`` in which something ran, oldest first.
+
+        A day's worth is kept, at one a minute, for as long as the client is open.
+        """
+        return self._call(self._core.history)
+
+    def decisions(self) -> list[Scaled]:
+        """Return the latest changes of how many sandboxes stand ready or may run, oldest first.
+
+        Each has what it was, what it became, and why; 1,000 are kept.
+        """
+        return self._call(self._core.decisions)

@@ -93,6 +93,8 @@ class Launcher:
                         "status": status,
                         "stderr": child.last_words(),
                         "counted": child.counted._asdict(),
+                        "used": child.used and child.used._asdict(),
+                        "cpu_seconds": child.cpu_seconds,
                     }
                 )
         return bool(asked)

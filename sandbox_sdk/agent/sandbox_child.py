@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sandbox_sdk.agent import uids
@@ -66,6 +67,8 @@ class Child:
         uid: The host uid it was dropped to; 0 where none was needed.
         workspace: Of a workspace that only a descriptor leads to; else -1.
         counted: What the kernel counted against its limits, final once it was reaped.
+        used: What its group used in all, known once it was reaped; ``None`` where there is none.
+        cpu_seconds: What the kernel counted for the program and all it waited for, likewise.
     """
 
     def __init__(self, plan: dict[str, Any], stage: Stage | None) -> None:
@@ -89,6 +92,8 @@ class Child:
         self._stderr = -1
         self.pid = self.pidfd = self.info = self.workspace = -1
         self.counted = cgroups.Counters()
+        self.used: cgroups.GroupUsage | None = None
+        self.cpu_seconds = 0.0
         self._info_text = b""
         self.uid = 0
         try:
@@ -185,8 +190,11 @@ class Child:
         self._gone_at = time.monotonic()
         if self._group is not None:
             self.counted = self._group.counters()
+            with suppress(OSError):  # somebody else removed it: then the figures are not known
+                self.used = self._group.usage()
         self._close_info()
-        _, status = os.waitpid(self.pid, 0)
+        _, status, spent = os.wait4(self.pid, 0)
+        self.cpu_seconds = spent.ru_utime + spent.ru_stime
         os.close(self.pidfd)
         return os.waitstatus_to_exitcode(status)
 

@@ -105,6 +105,28 @@ class Channel(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Is told of every sandbox that starts and ends, at once; must be quick and not fail."""
+
+    def started(self, info: SandboxInfo, *, seconds: float, ready: bool) -> None:
+        """Take note of a start.
+
+        Args:
+            info: The sandbox's record.
+            seconds: How long it took.
+            ready: Whether one stood ready for it.
+        """
+        ...
+
+    def failed(self, spec: SandboxSpec) -> None:
+        """Take note of a start that failed."""
+        ...
+
+    def ended(self, info: SandboxInfo, ended: Ended, usage: Usage) -> None:
+        """Take note of an end, and what the sandbox used in all."""
+        ...
+
+
 class Backend(Protocol):
     """Where sandboxes live. Calls are idempotent unless they say otherwise."""
 
@@ -159,8 +181,16 @@ class Backend(Protocol):
         """Return all records, oldest first."""
         ...
 
+    async def running(self) -> tuple[SandboxInfo, ...]:
+        """Return the records of the sandboxes that run here, without a look at the store."""
+        ...
+
+    def observe(self, observer: Observer) -> None:
+        """Tell an observer of every start and end from now on."""
+        ...
+
     async def usage(self, ids: Sequence[str]) -> tuple[Usage, ...]:
-        """Return what each sandbox uses now, in the order asked."""
+        """Return what each sandbox uses now, or used in all if it ended, in the order asked."""
         ...
 
     async def limit_hits(self, id: str) -> LimitHits:

@@ -14,12 +14,14 @@ from pathlib import Path
 import anyio
 import attrs
 
-from sandbox_sdk.backends.base import Channel, LimitHits, Standing
+from sandbox_sdk.backends.base import Channel, LimitHits, Observer, Standing
 from sandbox_sdk.engine import extract, payload, plain, reaper
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine, Places
+from sandbox_sdk.engine.pool import ShelfView
 from sandbox_sdk.engine.running import Running
+from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.engine.watchdog import Watchdog
@@ -32,6 +34,7 @@ from sandbox_sdk.errors import (
 )
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
+from sandbox_sdk.policies.host import HostState
 from sandbox_sdk.store.base import Store, Taken
 from sandbox_sdk.store.folders import StateFolders, state_error
 from sandbox_sdk.values import (
@@ -71,6 +74,8 @@ class LocalBackend:
         *,
         uid_range: tuple[int, int],
         pool_size: int,
+        scaled: bool,
+        scale_log: ScaleLog,
     ) -> None:
         self._store = store
         self._folders = folders
@@ -87,11 +92,15 @@ class LocalBackend:
             ),
             uid_range=uid_range,
             pool_size=pool_size,
+            scaled=scaled,
+            scale_log=scale_log,
         )
         self._watchdog = Watchdog(supervisor)
         self._new: dict[str, SandboxSpec] = {}  # made here, and never started since
         self._held: dict[str, _Held] = {}
         self._ended: dict[str, Ended] = {}
+        self._used: dict[str, Usage] = {}  # in all, of those that ended
+        self._observers: list[Observer] = []
         self._starting: dict[str, anyio.Lock] = {}  # one start or stop of a sandbox at a time
 
     async def create(self, spec: SandboxSpec) -> SandboxInfo:
@@ -114,14 +123,19 @@ class LocalBackend:
             )
 
     async def _start(self, id: str) -> _Held:
+        began = anyio.current_time()
+        spec: SandboxSpec | None = None
         taking = self._store.take_sandbox(id, started_at=time.time())
         try:
             taken, blank, workspace = await self._place(id, taking)
 
             async def on_end(running: Running, ended: Ended) -> None:
                 self._ended[id] = ended
+                used = self._used[id] = running.usage()
                 if held := self._held.pop(id, None):
                     held.channel.close()
+                    for observer in self._observers:
+                        observer.ended(held.info, ended, used)
                 await self._store.update_sandbox(
                     taken.lease, state=SandboxState.STOPPED, ended=ended, release=True
                 )
@@ -129,12 +143,19 @@ class LocalBackend:
             running, channel = await self._engine.hand_over(
                 blank, id, taken.info.spec, workspace, on_end
             )
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
-                await self._put_back(taking)
+                spec = await self._put_back(taking)
+            if spec is not None and isinstance(error, SandboxError):
+                for observer in self._observers:
+                    observer.failed(spec)
             raise
         self._ended.pop(id, None)
+        self._used.pop(id, None)
         held = self._held[id] = _Held(taken.info, running, channel)
+        for observer in self._observers:
+            seconds = anyio.current_time() - began
+            observer.started(taken.info, seconds=seconds, ready=blank.stood_ready)
         await self._supervisor.start_soon(running.guard, self._watchdog)
         return held
 
@@ -158,14 +179,15 @@ class LocalBackend:
         workspace = await anyio.to_thread.run_sync(self._folders.make_workspace, id)
         return taken, await self._engine.start(taken.info.spec, workspace), workspace
 
-    async def _put_back(self, taking: Awaitable[Taken]) -> None:
-        """Undo a lease, if it came to be ours."""
+    async def _put_back(self, taking: Awaitable[Taken]) -> SandboxSpec | None:
+        """Undo a lease, if it came to be ours; return how the sandbox was asked for then."""
         try:
             taken = await taking
         except SandboxError as error:
             log.debug("sandbox.not_taken", extra={"reason": str(error)})
-        else:
-            await self._store.put_back(taken)
+            return None
+        await self._store.put_back(taken)
+        return taken.info.spec
 
     def _give(self, id: str, blank: Blank, files: Mapping[str, bytes]) -> Path:
         """Make the workspace of a sandbox that was nobody's this one's."""
@@ -198,6 +220,7 @@ class LocalBackend:
         self._new.pop(id, None)
         self._starting.pop(id, None)
         self._ended.pop(id, None)
+        self._used.pop(id, None)
 
     async def get(self, id: str) -> SandboxInfo:
         """Return a sandbox's record."""
@@ -208,10 +231,32 @@ class LocalBackend:
         return await self._store.list_sandboxes(include_internal=include_internal)
 
     async def usage(self, ids: Sequence[str]) -> tuple[Usage, ...]:
-        """Return what each sandbox uses now, in the order asked."""
+        """Return what each sandbox uses now, or used in all if it ended, in the order asked."""
         running = [self._held[id_].running if id_ in self._held else None for id_ in ids]
         # A sandbox without a control group is read process by process: not on the loop.
-        return await anyio.to_thread.run_sync(_usage, ids, running)
+        found = await anyio.to_thread.run_sync(_usage, running)
+        return tuple(each or self._not_here(id_) for id_, each in zip(ids, found, strict=True))
+
+    def _not_here(self, id: str) -> Usage:
+        known = self._used.get(id)
+        return known or Usage(sandbox_id=id, reason="it does not run in this process")
+
+    async def running(self) -> tuple[SandboxInfo, ...]:
+        """Return the records of the sandboxes that run here."""
+        return tuple(held.info for held in self._held.values())
+
+    async def read_host(self) -> HostState:
+        """Return what this machine has left for sandboxes now."""
+        return await self._engine.read_host()
+
+    @property
+    def shelves(self) -> tuple[ShelfView, ...]:
+        """How the sandboxes stand that are ready before anyone asks for them."""
+        return self._engine.pool.shelves
+
+    def observe(self, observer: Observer) -> None:
+        """Tell an observer of every start and end from now on."""
+        self._observers.append(observer)
 
     async def limit_hits(self, id: str) -> LimitHits:
         """Return what the kernel counted against a running sandbox's limits."""
@@ -316,13 +361,8 @@ def group_prefix(state_dir: Path) -> str:
     return f"st{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]}"
 
 
-def _usage(ids: Sequence[str], running: Sequence[Running | None]) -> tuple[Usage, ...]:
-    return tuple(
-        each.usage()
-        if each is not None
-        else Usage(sandbox_id=id_, reason="it does not run in this process")
-        for id_, each in zip(ids, running, strict=True)
-    )
+def _usage(running: Sequence[Running | None]) -> tuple[Usage | None, ...]:
+    return tuple(None if each is None else each.usage() for each in running)
 
 
 def _fill(workspace: Path, files: Mapping[str, bytes], owner: int | None) -> None:

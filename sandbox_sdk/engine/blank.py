@@ -76,6 +76,7 @@ class Blank:
         walls: What was proven.
         workspace: The host folder that it has as its workspace, or that one in memory is saved to.
         group: Its control group.
+        stood_ready: Whether it was made before anyone asked for it.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Blank:
     walls: tuple[Wall, ...]
     workspace: Path
     group: cgroups.Group | None
+    stood_ready: bool = False
 
     @property
     def in_memory(self) -> bool:

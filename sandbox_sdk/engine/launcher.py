@@ -21,7 +21,7 @@ from sandbox_sdk.agent.boot import memory_file
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
 from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.runtimes.base import RUN, Boot
-from sandbox_sdk.isolation.walls.cgroups import Counters
+from sandbox_sdk.isolation.walls.cgroups import Counters, GroupUsage
 from sandbox_sdk.values import Wall
 
 STAGE = f"{RUN}/stage"
@@ -45,6 +45,8 @@ class Launched:
         status: Exit code of the runtime's program, or minus the signal, once it ended.
         stderr: What the runtime's program said.
         counted: What the kernel counted against its limits, final once it ended.
+        used: What its control group used in all; ``None`` before its end, and without a group.
+        cpu_seconds: Processor time of its processes that were waited for; ``None`` before its end.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Launched:
     status: int | None = None
     stderr: str = ""
     counted: Counters = attrs.field(factory=Counters)
+    used: GroupUsage | None = None
+    cpu_seconds: float | None = None
 
     async def wait_started(self) -> None:
         """Wait until PID 1 runs.
@@ -273,6 +277,9 @@ class Launcher:
         else:
             launched.status, launched.stderr = said["status"], said["stderr"]
             launched.counted = Counters(**said["counted"])
+            if used := said.get("used"):
+                launched.used = GroupUsage(**used)
+            launched.cpu_seconds = said.get("cpu_seconds")
             launched.ended.set()
             del self._launched[launched.name]
         launched.changed.set()

@@ -16,13 +16,16 @@ from sandbox_sdk.engine.blank import Blank, Shape
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.launchers import Launchers
 from sandbox_sdk.engine.pool import Pool
+from sandbox_sdk.engine.room import read_host
 from sandbox_sdk.engine.running import Running
+from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError
 from sandbox_sdk.isolation.runtimes.base import TemplatePlan
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
+from sandbox_sdk.policies.host import HostState
 from sandbox_sdk.values import Ended, Isolation, SandboxSpec
 
 
@@ -69,13 +72,23 @@ class Engine:
         *,
         uid_range: tuple[int, int],
         pool_size: int,
+        scaled: bool,
+        scale_log: ScaleLog,
     ) -> None:
         self._templates = templates
         self._places = places
         self._uid_range = uid_range
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
-        self._pool = Pool(self._make, self.end, supervisor, most=pool_size)
+        self.pool = Pool(
+            self._make,
+            self.end,
+            supervisor,
+            most=pool_size,
+            read_host=self.read_host,
+            scale_log=scale_log,
+            scaled=scaled,
+        )
         self._host: _Host | None = None
         self._looking = anyio.Lock(fast_acquire=True)  # guards _host
 
@@ -86,8 +99,11 @@ class Engine:
         """
         host = await self._look()
         template = await self._templates.resolve(spec, host.agent)
-        ready = await self._pool.take(Shape.of(spec, template.key), spec)
-        return ready or await self._make(spec)
+        ready = await self.pool.take(Shape.of(spec, template.key), spec)
+        if ready is None:
+            return await self._make(spec)
+        ready.stood_ready = True
+        return ready
 
     async def end(self, blank: Blank) -> None:
         """End a sandbox that becomes nobody's, with its folder."""
@@ -234,9 +250,14 @@ class Engine:
             ) from error
         return running, blank.channel
 
+    async def read_host(self) -> HostState:
+        """Return what this machine has left for sandboxes now."""
+        host = await self._look()
+        return await anyio.to_thread.run_sync(read_host, host.hierarchy)
+
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
-        await self._pool.aclose()
+        await self.pool.aclose()
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()

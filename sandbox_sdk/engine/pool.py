@@ -1,7 +1,6 @@
 """Sandboxes that stand ready before anyone asks for them; each is used by one owner, once.
 
-How many are kept follows from the misses: every request that found none ready asks for half of
-one more, every quiet while for one less.
+How many are kept follows from the misses, by ``policies.scaling``; or it is a fixed number.
 """
 
 from __future__ import annotations
@@ -10,28 +9,40 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 import attrs
 
 from sandbox_sdk.engine.blank import Blank, Shape
+from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import SandboxError
+from sandbox_sdk.policies import scaling
+from sandbox_sdk.policies.host import HostState
+from sandbox_sdk.policies.scaling import Change, Decision, ScaleState, ShelfState
 from sandbox_sdk.values import MIB, SandboxSpec
-
-QUIET_SECONDS = 120.0
-"""After so long without a miss one ready sandbox less is kept."""
 
 PAUSE_SECONDS = 0.05
 """From a request to the refill: whoever just took one has the processors first."""
 
-RESERVED_BYTES = 64 * MIB
-"""Memory that must be free on the host for every sandbox made ahead."""
-
-_GROWTH = 0.5
-
 log = logging.getLogger("sandbox_sdk.pool")
+
+
+@attrs.frozen(kw_only=True)
+class ShelfView:
+    """How one shape of ready sandboxes stands.
+
+    Attributes:
+        name: Names the shape.
+        target: How many are to be kept.
+        ready: How many there are.
+        misses: Requests that found none, in all.
+    """
+
+    name: str
+    target: int
+    ready: int
+    misses: int
 
 
 @attrs.define(eq=False)
@@ -40,15 +51,36 @@ class _Shelf:
 
     Attributes:
         spec: One that has the shape.
+        name: Names it in events.
         ready: The oldest first.
         spare: How many to keep; the next whole number.
         changed_at: When ``spare`` last changed.
+        missed: Requests that found none, since the last decision.
+        misses: The same, in all.
+        failures: Starts in a row that failed.
+        failed_at: When the last one of them did.
     """
 
     spec: SandboxSpec
+    name: str
     ready: deque[Blank] = attrs.field(factory=deque[Blank])
     spare: float = 0.0
     changed_at: float = attrs.field(factory=anyio.current_time)
+    missed: int = 0
+    misses: int = 0
+    failures: int = 0
+    failed_at: float = -math.inf
+
+    def state(self, now: float) -> ShelfState:
+        """What is decided by."""
+        return ShelfState(
+            name=self.name,
+            spare=self.spare,
+            missed=self.missed,
+            quiet_seconds=now - self.changed_at,
+            failures=self.failures,
+            failed_seconds=now - self.failed_at,
+        )
 
 
 class Pool:
@@ -61,6 +93,9 @@ class Pool:
         supervisor: Supervisor,
         *,
         most: int,
+        read_host: Callable[[], Awaitable[HostState]],
+        scale_log: ScaleLog,
+        scaled: bool = True,
     ) -> None:
         """Make a pool.
 
@@ -69,7 +104,14 @@ class Pool:
             end: Ends one that nobody took.
             supervisor: Runs the task that refills.
             most: How many are kept of all shapes together; 0 keeps none.
+            read_host: Tells what the machine has left.
+            scale_log: Is told what was changed and why.
+            scaled: Whether misses decide how many are kept; else it is ``most`` of each shape
+                that was asked for, as far as all together allow.
         """
+        self._read_host = read_host
+        self._log = scale_log
+        self._scaled = scaled
         self._make = make
         self._end = end
         self._supervisor = supervisor
@@ -92,7 +134,7 @@ class Pool:
             self._refilling = True
             await self._supervisor.start_soon(self._refill)
         if shape not in self._shelves:
-            self._shelves[shape] = _Shelf(spec)
+            self._shelves[shape] = _Shelf(spec, _name(shape))
         shelf = self._shelves[shape]
         found = None
         while shelf.ready and found is None:
@@ -102,8 +144,8 @@ class Pool:
             else:
                 found = blank
         if found is None:
-            shelf.spare = min(float(self._most), shelf.spare + _GROWTH)
-            shelf.changed_at = anyio.current_time()
+            shelf.missed += 1
+            shelf.misses += 1
         self._wanted.set()
         return found
 
@@ -115,30 +157,78 @@ class Pool:
             while shelf.ready:
                 await self._end(shelf.ready.popleft())
 
+    @property
+    def shelves(self) -> tuple[ShelfView, ...]:
+        """How each shape that was asked for stands."""
+        return tuple(
+            ShelfView(
+                name=shelf.name,
+                target=math.ceil(shelf.spare),
+                ready=len(shelf.ready),
+                misses=shelf.misses,
+            )
+            for shelf in self._shelves.values()
+        )
+
     async def _refill(self) -> None:
         while not self._closed:
             self._wanted = anyio.Event()
+            host = await self._read_host()
+            self._scale(host)
             for shelf in list(self._shelves.values()):  # a shape may come meanwhile
                 await self._level(shelf)
-            with anyio.move_on_after(QUIET_SECONDS):
+            with anyio.move_on_after(self._patience()):
                 await self._wanted.wait()
             await anyio.sleep(PAUSE_SECONDS)
 
+    def _scale(self, host: HostState) -> None:
+        """Decide how many to keep of each shape."""
+        now = anyio.current_time()
+        states = tuple(shelf.state(now) for shelf in self._shelves.values())
+        decided = scaling.decide(ScaleState(host=host, most_ready=self._most, shelves=states))
+        if not self._scaled:
+            decided = Decision(changes=tuple(filter(None, map(self._fixed, states))))
+        for shelf in self._shelves.values():
+            if (change := decided.of("ready", shelf.name)) is not None:
+                shelf.spare, shelf.changed_at = change.after, now
+            if shelf.failed_at + scaling.back_off(shelf.failures) <= now:
+                shelf.missed = 0  # else they count once it is over
+        self._log.add(decided)
+
+    def _fixed(self, shelf: ShelfState) -> Change | None:
+        """The change to the fixed number, but while starts fail."""
+        waits = shelf.failed_seconds < scaling.back_off(shelf.failures)
+        after = 0.0 if waits else float(self._most)
+        reason = f"{shelf.failures} starts in a row failed" if waits else "pool_size is fixed"
+        if after == shelf.spare:
+            return None
+        return Change(what="ready", name=shelf.name, before=shelf.spare, after=after, reason=reason)
+
+    def _patience(self) -> float:
+        """How long nothing changes by itself, in seconds."""
+        now = anyio.current_time()
+        waits = [
+            left
+            for shelf in self._shelves.values()
+            if (left := shelf.failed_at + scaling.back_off(shelf.failures) - now) > 0
+        ]
+        return min([scaling.QUIET_SECONDS, *waits])
+
     async def _level(self, shelf: _Shelf) -> None:
         """Bring one shelf to what it should hold."""
-        if shelf.spare and anyio.current_time() - shelf.changed_at >= QUIET_SECONDS:
-            shelf.spare = max(0.0, shelf.spare - 1)
-            shelf.changed_at = anyio.current_time()
         while len(shelf.ready) > math.ceil(shelf.spare):
             await self._end(shelf.ready.popleft())
         while len(shelf.ready) < math.ceil(shelf.spare) and await self._has_room():
             try:
                 blank = await self._make(shelf.spec)
             except SandboxError as error:
-                # Whoever asks next gets the error itself; nothing is tried again before that.
+                # Whoever asks next gets the error itself; nothing is tried again for a while.
                 log.info("pool.start_failed", extra={"reason": str(error)})
-                shelf.spare = 0.0
+                shelf.failures += 1
+                shelf.failed_at = anyio.current_time()
+                self._scale(await self._read_host())
                 return
+            shelf.failures = 0
             if self._closed:
                 await self._end(blank)
                 return
@@ -147,12 +237,10 @@ class Pool:
     async def _has_room(self) -> bool:
         if self._closed or sum(len(each.ready) for each in self._shelves.values()) >= self._most:
             return False
-        return await anyio.to_thread.run_sync(_available_bytes) > RESERVED_BYTES
+        return (await self._read_host()).available_bytes > scaling.MARGIN_BYTES
 
 
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return 0
+def _name(shape: Shape) -> str:
+    """A name of a shape that people can read; shapes that differ in details share one."""
+    memory = shape.resources.memory_bytes // MIB
+    return f"{shape.template[:24]}/{shape.level}/{memory}MiB"

@@ -39,6 +39,7 @@ class Running:
         activity: Kept current by the channel.
         on_end: Called once when nothing of it is left on the host.
         verdict: How the host ended it, or will have.
+        final: What it used in all, once nothing of it is left.
         over: Set when nothing of it is left and ``on_end`` returned.
     """
 
@@ -56,7 +57,9 @@ class Running:
     on_end: Callable[[Running, Ended], Awaitable[None]]
     verdict: Ended | None = None
     over: anyio.Event = attrs.field(factory=anyio.Event)
+    final: Usage | None = None
     _gauge: Gauge | None = None
+    _watched: Watch | None = None
 
     async def end(self, verdict: Ended | None) -> None:
         """End the sandbox for this reason, unless it is ending for another, and wait.
@@ -70,7 +73,7 @@ class Running:
 
     async def guard(self, watchdog: Watchdog) -> None:
         """Wait for its end, held to its limits meanwhile, then clear up. One task runs this."""
-        watch = self._watch()
+        watch = self._watched = self._watch()
         try:
             await watchdog.add(watch)
             await anyio.wait_readable(self.launched.pidfd)
@@ -126,20 +129,80 @@ class Running:
         return meters.used_up(self.launched.workspace) if self.launched.workspace >= 0 else ""
 
     def usage(self) -> Usage:
-        """Return what it uses now."""
+        """Return what it uses now, or in all once it has ended."""
+        if self.final is not None:
+            return self.final
         try:
             used = self._group_usage()
         except OSError:  # between its end and our notice of it
             return Usage(sandbox_id=self.sandbox_id, reason="the sandbox has ended")
+        peak, peak_source, reason = self._peak(used)
         return Usage(
             sandbox_id=self.sandbox_id,
             cpu_seconds=used.cpu_seconds,
             memory_bytes=used.memory_bytes,
-            memory_peak_bytes=used.memory_peak_bytes,
+            memory_peak_bytes=peak,
             memory_stall_seconds=used.memory_stall_seconds,
             pids=used.pids,
             source=self.group.held_by if self.group else "proc-sum",
-            reason="" if used.memory_peak_bytes is not None else "no peak is kept without cgroups",
+            memory_peak_source=peak_source,
+            reason=reason,
+        )
+
+    def _peak(self, used: GroupUsage) -> tuple[int | None, str, str]:
+        """The most memory, where that is from, and why there is none."""
+        if self.group is not None:
+            peak = used.memory_peak_bytes
+            return (
+                (None, "", "this kernel keeps no peak")
+                if peak is None
+                else (
+                    peak,
+                    self.group.held_by,
+                    "",
+                )
+            )
+        seen = self._watched.peak_bytes if self._watched else None
+        if seen is None and used.memory_bytes is None:
+            return None, "", "nothing was seen of it without cgroups"
+        return max(seen or 0, used.memory_bytes or 0), "sampled", ""
+
+    def _totals(self) -> Usage:
+        """What it used in all, as the kernel counted it to the end."""
+        used = self.launched.used
+        if self.group is not None and used is not None:
+            peak, peak_source, reason = self._peak(used)
+            return Usage(
+                sandbox_id=self.sandbox_id,
+                cpu_seconds=self.launched.cpu_seconds
+                if used.cpu_seconds is None
+                else used.cpu_seconds,
+                memory_bytes=0,
+                memory_peak_bytes=peak,
+                memory_stall_seconds=used.memory_stall_seconds,
+                pids=0,
+                source=self.group.held_by,
+                memory_peak_source=peak_source,
+                final=True,
+                reason=reason,
+            )
+        if self.launched.cpu_seconds is None:
+            return Usage(
+                sandbox_id=self.sandbox_id,
+                final=True,
+                reason="its launcher ended before it could tell the totals",
+            )
+        seen = self._watched.peak_bytes if self._watched else None
+        return Usage(
+            sandbox_id=self.sandbox_id,
+            cpu_seconds=self.launched.cpu_seconds,
+            memory_bytes=0,
+            memory_peak_bytes=seen,
+            pids=0,
+            source="rusage",
+            memory_peak_source="" if seen is None else "sampled",
+            final=True,
+            reason="it ended before its memory was looked at" if seen is None else "",
         )
 
     def _group_usage(self) -> GroupUsage:
@@ -150,6 +213,7 @@ class Running:
         try:
             await self.launcher.kill(self.launched)
             await self.launched.ended.wait()
+            self.final = self._totals()
             unsaved = await self._save() or await self._remove_tmp()
             self.launched.release()
             if self.group is not None and not self.launcher.alive:

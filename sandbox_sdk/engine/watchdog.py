@@ -74,6 +74,7 @@ class Watch:
         most_pids: Processes it may have, where only we count them.
         stop: Ends it with a verdict.
         started: When it began, on the event loop's clock.
+        peak_bytes: The most memory seen, where no group counts it.
     """
 
     spec: SandboxSpec
@@ -84,6 +85,7 @@ class Watch:
     most_pids: float
     stop: Callable[[Ended], None]
     started: float = attrs.field(factory=anyio.current_time)
+    peak_bytes: int | None = None
     _ran: float | None = None
     _measuring: bool = False
     _next_at: float = attrs.field(factory=lambda: anyio.current_time() + WATCH_SECONDS)
@@ -140,6 +142,7 @@ class Watch:
 
     def _check_processes(self) -> Ended | None:
         used, most = meters.process_sum(self.pid), self.spec.resources.memory_bytes
+        self.peak_bytes = max(self.peak_bytes or 0, used.memory_bytes or 0)
         # First, for what a fork bomb shares is counted as memory of each of its processes.
         if (used.pids or 0) - _OWN_PROCESSES > self.most_pids:
             return Ended(kind=EndKind.PIDS, limit="pids", limit_value=self.most_pids)

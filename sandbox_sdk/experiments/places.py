@@ -10,7 +10,7 @@ from sandbox_sdk.experiments.concurrency import Concurrency, QueuedProvider, Tic
 from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.plan import PlannedTrial
-from sandbox_sdk.policies import Admission, SlotRequest
+from sandbox_sdk.policies import Admission, SlotRequest, template_of
 from sandbox_sdk.values import Resources, Sandboxes, Workplace
 
 
@@ -84,5 +84,6 @@ class FreshPlaces:
             owner=self._run,
             holder=f"trial {trial.key[:8]} of {self._run}",
             resources=trial.spec.resources if trial.spec else Resources(),
+            template=template_of(trial.spec) if trial.spec else "",
             timeout=self._timeout,
         )

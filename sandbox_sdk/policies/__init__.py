@@ -9,11 +9,11 @@ from sandbox_sdk.policies.admission import Admission, FixedAdmission, SlotReques
 from sandbox_sdk.policies.base import Policy, SocketFamily
 from sandbox_sdk.policies.levels import HIGH, LOW, MEDIUM
 from sandbox_sdk.policies.waivers import WAIVABLE
-from sandbox_sdk.values import SecurityLevel
+from sandbox_sdk.values import SandboxSpec, SecurityLevel
 
 __all__ = [
     "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "WAIVABLE", "Admission", "FixedAdmission", "Policy",
-    "SlotRequest", "SocketFamily", "policy",
+    "SlotRequest", "SocketFamily", "policy", "template_of",
 ]  # fmt: skip
 
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}
@@ -42,3 +42,10 @@ def policy(level: SecurityLevel) -> Policy:
         f'yet: {_MISSING[level]}. Ask for security_level="medium", which is complete',
         level=level,
     )
+
+
+def template_of(spec: SandboxSpec) -> str:
+    """Return a name of what a sandbox sees of Python, for figures that are kept of its like."""
+    if spec.template is not None:
+        return spec.template
+    return ",".join(spec.packages) or LEVELS[spec.security_level].default_template

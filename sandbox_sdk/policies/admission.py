@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -23,12 +23,14 @@ class SlotRequest:
         owner: The run it is for; a run waits for its own without end.
         holder: What it is for, in words, for those that wait behind it.
         resources: What it may use.
+        template: Names what it sees of Python, for what its like have needed.
         timeout: Seconds to wait while others hold all places.
     """
 
     owner: str
     holder: str
     resources: Resources = attrs.field(factory=Resources)
+    template: str = ""
     timeout: float = 60.0
 
 
@@ -69,7 +71,8 @@ class FixedAdmission:
             # holds one while it goes from hand to hand.
             owners = {holder.owner for holder in self._holders.values()}
             if owners and request.owner not in owners:
-                raise self._refusal(request)
+                holders = [holder.holder for holder in self._holders.values()]
+                raise refusal(request, holders, self._places)
         self._holders[token] = request
         try:
             yield
@@ -83,12 +86,19 @@ class FixedAdmission:
             return True
         return False
 
-    def _refusal(self, request: SlotRequest) -> AdmissionTimeout:
-        holders = [holder.holder for holder in self._holders.values()]
-        named = ", ".join(holders[:_MOST_NAMED])
-        if len(holders) > _MOST_NAMED:
-            named += f" and {len(holders) - _MOST_NAMED} more"
-        return AdmissionTimeout(
-            f"{request.holder} waited {request.timeout:g} s for one of {self._places} places for "
-            f"sandboxes, all held by others: {named}; end one of them, or raise admission_timeout"
-        )
+
+def refusal(request: SlotRequest, holders: Sequence[str], places: int) -> AdmissionTimeout:
+    """Return the error for who waited too long; the caller raises it.
+
+    Args:
+        request: The wish.
+        holders: What holds the places, in words.
+        places: How many there are.
+    """
+    named = ", ".join(holders[:_MOST_NAMED])
+    if len(holders) > _MOST_NAMED:
+        named += f" and {len(holders) - _MOST_NAMED} more"
+    return AdmissionTimeout(
+        f"{request.holder} waited {request.timeout:g} s for one of {places} places for "
+        f"sandboxes, all held by others: {named}; end one of them, or raise admission_timeout"
+    )

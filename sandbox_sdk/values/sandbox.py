@@ -16,6 +16,9 @@ from sandbox_sdk.values.ending import Ended
 RuntimeName = Literal["zygote", "bubblewrap"]
 """What builds sandboxes, the preferred first."""
 
+Reserve = Literal["peak", "limit"]
+"""What a place for a sandbox reserves of memory: by the peaks seen of its like, or its limit."""
+
 SecurityLevel = Literal["low", "medium", "high", "maximum", "unsafe"]
 """A set of promises, weakest to strongest but for ``unsafe``, which promises nothing."""
 

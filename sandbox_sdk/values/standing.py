@@ -61,17 +61,20 @@ class Limit:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """What one sandbox uses now. A figure that cannot be had is ``None``, never 0.
+    """What one sandbox uses now, or used in all. A figure that cannot be had is ``None``, never 0.
 
     Attributes:
         sandbox_id: The sandbox.
         cpu_seconds: CPU time of all its processes since it started.
         memory_bytes: Memory of all its processes.
-        memory_peak_bytes: The most it ever was, where the kernel keeps it.
+        memory_peak_bytes: The most it ever was, or that was seen where the kernel keeps none.
         memory_stall_seconds: How long some process waited for memory, where the kernel keeps it: a
             sandbox near its limit is slow before it is killed.
         pids: Processes and threads.
-        source: ``cgroup-v2``, ``cgroup-v1`` or ``proc-sum``.
+        source: ``cgroup-v2``, ``cgroup-v1``, ``proc-sum`` or, after its end, ``rusage``.
+        memory_peak_source: Where the peak is from: as ``source``, or ``sampled``, which misses
+            what came and went between two looks.
+        final: Whether it has ended and the figures are its totals, as the kernel counted them.
         reason: Why a figure is missing.
     """
 
@@ -82,4 +85,6 @@ class Usage:
     memory_stall_seconds: float | None = None
     pids: int | None = None
     source: str = ""
+    memory_peak_source: str = ""
+    final: bool = False
     reason: str = ""

@@ -163,6 +163,8 @@ def test_every_key_has_a_variable_that_is_read() -> None:
     environ |= {"SANDBOX_TIMEOUT": "9", "SANDBOX_IDLE_TIMEOUT": "9"}
     environ |= {"SANDBOX_UID_RANGE_FIRST": "100000", "SANDBOX_UID_RANGE_COUNT": "9"}
     environ |= {"SANDBOX_RUNTIME": "bubblewrap", "SANDBOX_ORCHESTRATOR_POOL_SIZE": "9"}
+    environ |= {"SANDBOX_ORCHESTRATOR_MAX_CONCURRENCY": "9"}
+    environ |= {"SANDBOX_ORCHESTRATOR_RESERVE": "limit"}
     environ |= {"SANDBOX_ORCHESTRATOR_MONITORING_INTERVAL": "9"}
     environ |= {"SANDBOX_DEFAULT_RESOURCES_MEMORY": "99MB"}
     del environ["SANDBOX_ENDPOINT"]
@@ -171,6 +173,7 @@ def test_every_key_has_a_variable_that_is_read() -> None:
     assert found.resources == Resources(memory_bytes=99 * 10**6, cpu=0.5)
     assert found.uid_range == UidRange(first=100_000, count=9)
     assert (found.timeout, found.idle_timeout, found.monitoring_interval) == (9.0, 9.0, 9.0)
+    assert (found.max_concurrency, found.reserve, found.auto_scaling) == (9, "limit", False)
     assert found.secrets == {"99MB"}
     assert found.security_level == "low"
     assert found.state_dir == Path("99MB").absolute()

@@ -16,11 +16,12 @@ from sandbox_sdk.engine import limits
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
+from sandbox_sdk.orchestrator import HistoryPoint, ResourceSnapshot, Scaled
 from sandbox_sdk.parse import parse_size
 from sandbox_sdk.policies import BUILT, LEVELS, WAIVABLE, Policy
 from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
 from sandbox_sdk.values import EndKind, Resources, SandboxSpec, SecurityLevel
-from sandbox_sdk_sync import Files, Sandbox, SandboxClient
+from sandbox_sdk_sync import Files, Sandbox, SandboxClient, SDKOrchestrator
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -65,6 +66,12 @@ def test_the_readme_names_every_error_and_every_method() -> None:
     assert kinds <= words("README")
     assert kinds <= set(sandbox_sdk.__all__)
     assert public(SandboxClient, Sandbox, Files) <= words("README")
+
+
+def test_the_orchestrators_methods_are_documented() -> None:
+    assert public(SDKOrchestrator) <= words("orchestrator")
+    kinds = (ResourceSnapshot, HistoryPoint, Scaled)
+    assert {kind.__name__ for kind in kinds} <= words("orchestrator")
 
 
 def test_every_setting_is_documented_with_its_variable() -> None:

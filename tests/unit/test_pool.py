@@ -10,12 +10,14 @@ import attrs
 import pytest
 from host import soon
 
-from sandbox_sdk.engine import pool as pools
 from sandbox_sdk.engine.blank import Blank, Shape
 from sandbox_sdk.engine.pool import Pool
+from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import LaunchError
-from sandbox_sdk.values import Resources, SandboxSpec
+from sandbox_sdk.policies import scaling
+from sandbox_sdk.policies.host import HostState
+from sandbox_sdk.values import GIB, Resources, SandboxSpec
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +45,26 @@ class _Maker:
     made: list[_Ready] = attrs.field(factory=list[_Ready])
     ended: list[_Ready] = attrs.field(factory=list[_Ready])
     failing: bool = False
+    tried: int = 0
+    available_bytes: int = GIB
+    scale_log: ScaleLog = attrs.field(factory=ScaleLog)
+
+    async def host(self) -> HostState:
+        return HostState(memory_bytes=GIB, available_bytes=self.available_bytes)
+
+    def pool(self, supervisor: Supervisor, *, most: int, scaled: bool = True) -> Pool:
+        return Pool(
+            self.make,
+            self.end,
+            supervisor,
+            most=most,
+            read_host=self.host,
+            scale_log=self.scale_log,
+            scaled=scaled,
+        )
 
     async def make(self, spec: SandboxSpec) -> Blank:
+        self.tried += 1
         if self.failing:
             raise LaunchError("the host is full")
         self.made.append(_Ready(spec))
@@ -72,7 +92,7 @@ def maker() -> _Maker:
 
 @pytest.fixture
 def pool(maker: _Maker, supervisor: Supervisor) -> Pool:
-    return Pool(maker.make, maker.end, supervisor, most=3)
+    return maker.pool(supervisor, most=3)
 
 
 async def test_a_miss_makes_one_ready_and_a_hit_replaces_it(pool: Pool, maker: _Maker) -> None:
@@ -132,16 +152,14 @@ async def test_a_start_that_fails_is_not_tried_again_until_the_next_request(
 async def test_what_nobody_asks_for_is_given_up(
     pool: Pool, maker: _Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(scaling, "QUIET_SECONDS", 0.05)
     await pool.take(shape(SMALL), SMALL)
     assert await soon(lambda: len(maker.made) == 1)
     assert await soon(lambda: maker.ended == maker.made)
 
 
-async def test_none_is_made_where_memory_is_short(
-    pool: Pool, maker: _Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pools, "RESERVED_BYTES", 2**60)
+async def test_none_is_made_where_memory_is_short(pool: Pool, maker: _Maker) -> None:
+    maker.available_bytes = scaling.MARGIN_BYTES
     await pool.take(shape(SMALL), SMALL)
     await anyio.wait_all_tasks_blocked()
     assert maker.made == []
@@ -150,10 +168,39 @@ async def test_none_is_made_where_memory_is_short(
 async def test_none_is_kept_at_size_0_or_after_closing(
     maker: _Maker, supervisor: Supervisor, pool: Pool
 ) -> None:
-    none = Pool(maker.make, maker.end, supervisor, most=0)
+    none = maker.pool(supervisor, most=0)
     assert await none.take(shape(SMALL), SMALL) is None
     await pool.take(shape(SMALL), SMALL)
     assert await soon(lambda: len(maker.made) == 1)
     await pool.aclose()
     assert maker.ended == maker.made
     assert await pool.take(shape(SMALL), SMALL) is None
+
+
+async def test_a_fixed_number_is_kept_whatever_was_missed(
+    maker: _Maker, supervisor: Supervisor
+) -> None:
+    fixed = maker.pool(supervisor, most=3, scaled=False)
+    await fixed.take(shape(SMALL), SMALL)
+    assert await soon(lambda: len(maker.made) == 3)
+    (view,) = fixed.shelves
+    assert (view.target, view.ready, view.misses) == (3, 3, 1)
+
+
+async def test_failing_starts_are_tried_ever_more_rarely(
+    maker: _Maker, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "LONGEST_BACK_OFF_SECONDS", 3600.0)
+    monkeypatch.setattr(scaling, "FIRST_BACK_OFF_SECONDS", 1800.0)
+    maker.failing = True
+    pool = maker.pool(supervisor, most=3)
+    await pool.take(shape(SMALL), SMALL)
+    assert await soon(lambda: maker.tried == 1)
+    for _ in range(5):
+        await pool.take(shape(SMALL), SMALL)
+    assert await soon(lambda: len(maker.scale_log.latest) == 2)
+    await anyio.wait_all_tasks_blocked()
+    assert maker.tried == 1
+    reasons = [scaled.change.reason for scaled in maker.scale_log.latest]
+    assert reasons[0] == "1 request found none ready"
+    assert "1 starts in a row failed" in reasons[1]

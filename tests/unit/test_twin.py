@@ -20,11 +20,10 @@ from sandbox_sdk_sync._twin import Root, Twin
 def _async_classes() -> dict[str, type]:
     found: dict[str, type] = {}
     for module in pkgutil.iter_modules(sandbox_sdk.__path__, "sandbox_sdk."):
-        if not module.ispkg:
-            for name, value in vars(importlib.import_module(module.name)).items():
-                own = inspect.isclass(value) and value.__module__ == module.name
-                if own and name.startswith("Async"):
-                    found[name] = value
+        for name, value in vars(importlib.import_module(module.name)).items():
+            own = inspect.isclass(value) and value.__module__ == module.name
+            if own and name.startswith("Async"):
+                found[name] = value
     return found
 
 
