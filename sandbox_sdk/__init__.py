@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         HistoryPoint,
         ResourceSnapshot,
         Scaled,
+        Suggestion,
     )
     from sandbox_sdk.process import AsyncProcess
     from sandbox_sdk.sandbox import AsyncSandbox
@@ -134,6 +135,7 @@ __all__ = [
     "SandboxState",
     "Scaled",
     "StateError",
+    "Suggestion",
     "TemplateError",
     "TemplateInfo",
     "Trial",

@@ -107,7 +107,8 @@ class AsyncSandboxClient:
             name: Any printable text of 1 to 200 characters; need not be unique.
             resources: Limits, for example ``{"memory": "2GB", "cpu": 0.5}``. Keys: ``memory``,
                 ``cpu``, ``pids``, ``disk``, ``disk_files``, ``tmp``, ``file_size``,
-                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``.
+                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``. Without
+                ``memory`` it gets what ``optimize(apply=True)`` chose for its template, if it did.
             timeout: Longest life once set up, in seconds; by default 3600.
             idle_timeout: Longest time without a call, in seconds; by default no bound.
             security_level: By default ``medium``.
@@ -159,6 +160,8 @@ class AsyncSandboxClient:
         policy(spec.security_level)
         parts = await self._open()
         spec = await parts.templates.pin(spec)
+        if resources is None or (isinstance(resources, Mapping) and "memory" not in resources):
+            spec = parts.optimizer.tune(spec)
         return self._keep(await parts.backend.create(spec), parts)
 
     async def get_sandbox(self, id: str) -> AsyncSandbox:

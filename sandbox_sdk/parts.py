@@ -20,7 +20,10 @@ from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
 from sandbox_sdk.orchestrator.evidence import Witness
+from sandbox_sdk.orchestrator.metrics import Meter
 from sandbox_sdk.orchestrator.monitor import Monitor
+from sandbox_sdk.orchestrator.optimize import Optimizer
+from sandbox_sdk.orchestrator.scene import Scene
 from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
@@ -50,6 +53,7 @@ class Parts:
         backend: Where sandboxes live.
         orchestrator: What looks after them.
         admission: Who may start a sandbox for a trial now.
+        optimizer: The defaults that were chosen by what was seen.
         closed: Whether every sandbox was ended with the client.
     """
 
@@ -61,6 +65,7 @@ class Parts:
     backend: LocalBackend
     orchestrator: AsyncSDKOrchestrator
     admission: Admission
+    optimizer: Optimizer
     closed: bool = False
     _models: ModelRegistry | None = None
     _concurrency: Concurrency | None = None
@@ -91,12 +96,30 @@ class Parts:
         monitor.tell(witness.seen)
         backend.observe(witness)
         admission = _admission(settings, backend, witness, scale_log)
-        orchestrator = AsyncSDKOrchestrator(monitor, scale_log)
+        meter = Meter("local")
+        backend.observe(meter)
+        admission.waited = meter.waited
+        optimizer = Optimizer(
+            store, witness, memory_bytes=settings.resources.memory_bytes, places=admission.places
+        )
+        monitor.after_each_point(optimizer.save)
+        orchestrator = AsyncSDKOrchestrator(
+            monitor, scale_log, optimizer, Scene(backend, admission, meter)
+        )
         parts = cls(
-            settings, folders, store, supervisor, templates, backend, orchestrator, admission
+            settings,
+            folders,
+            store,
+            supervisor,
+            templates,
+            backend,
+            orchestrator,
+            admission,
+            optimizer,
         )
         try:
             await backend.reap()
+            await optimizer.load()
             await supervisor.start_soon(monitor.run)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -110,6 +133,7 @@ class Parts:
             if self._models is not None:
                 await self._models.aclose()
             await self.backend.aclose()
+            await self.optimizer.save()
         finally:
             self.closed = True
             self.templates.release()

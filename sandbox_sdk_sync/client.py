@@ -94,7 +94,8 @@ class SandboxClient(Root[AsyncSandboxClient]):
             name: Any printable text of 1 to 200 characters; need not be unique.
             resources: Limits, for example ``{"memory": "2GB", "cpu": 0.5}``. Keys: ``memory``,
                 ``cpu``, ``pids``, ``disk``, ``disk_files``, ``tmp``, ``file_size``,
-                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``.
+                ``open_files``, ``output``. Sizes are bytes, or text such as ``"512MiB"``. Without
+                ``memory`` it gets what ``optimize(apply=True)`` chose for its template, if it did.
             timeout: Longest life once set up, in seconds; by default 3600.
             idle_timeout: Longest time without a call, in seconds; by default no bound.
             security_level: By default ``medium``.

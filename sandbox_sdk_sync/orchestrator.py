@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sandbox_sdk.engine.scale_log import Scaled
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.orchestrator.optimize import Suggestion
 from sandbox_sdk.orchestrator.snapshot import HistoryPoint, ResourceSnapshot
 from sandbox_sdk_sync._twin import Twin
 
@@ -46,3 +47,31 @@ class SDKOrchestrator(Twin[AsyncSDKOrchestrator]):
         Each has what it was, what it became, and why; 1,000 are kept.
         """
         return self._call(self._core.decisions)
+
+    def optimize(self, *, apply: bool = False) -> list[Suggestion]:
+        """Return what would fit better than what holds now, with the evidence and the saving.
+
+        Evidence is kept in the state folder. Nothing is said of a template before five of its
+        sandboxes have ended.
+
+        Args:
+            apply: Make the proposed memory the default of new sandboxes of its template that ask
+                for none, in this and later clients. Batches keep the memory that their config or
+                the settings say: no unfinished run is changed.
+        """
+        return self._call(self._core.optimize, apply=apply)
+
+    def revert_optimizations(self, template: str | None = None) -> list[str]:
+        """Take back what ``optimize(apply=True)`` made a default; return the templates.
+
+        Args:
+            template: Only of this one.
+
+        Raises:
+            ConfigError: Nothing was applied for that template.
+        """
+        return self._call(self._core.revert_optimizations, template)
+
+    def metrics(self) -> str:
+        """Return counts, times and gauges of this client in Prometheus's text format."""
+        return self._call(self._core.metrics)

@@ -9,17 +9,23 @@ import anyio
 from sandbox_sdk.engine.scale_log import Scaled, ScaleLog
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.orchestrator.monitor import Monitor
+from sandbox_sdk.orchestrator.optimize import Optimizer, Suggestion
+from sandbox_sdk.orchestrator.scene import Scene
 from sandbox_sdk.orchestrator.snapshot import HistoryPoint, ResourceSnapshot
 
-__all__ = ["AsyncSDKOrchestrator", "HistoryPoint", "ResourceSnapshot", "Scaled"]
+__all__ = ["AsyncSDKOrchestrator", "HistoryPoint", "ResourceSnapshot", "Scaled", "Suggestion"]
 
 
 class AsyncSDKOrchestrator:
     """Looks after all sandboxes of one client."""
 
-    def __init__(self, monitor: Monitor, scale_log: ScaleLog) -> None:
+    def __init__(
+        self, monitor: Monitor, scale_log: ScaleLog, optimizer: Optimizer, scene: Scene
+    ) -> None:
         self._monitor = monitor
         self._scale_log = scale_log
+        self._optimizer = optimizer
+        self._scene = scene
 
     async def monitor_resources(self) -> ResourceSnapshot:
         """Return what every running sandbox of this client uses now, read afresh.
@@ -59,3 +65,31 @@ class AsyncSDKOrchestrator:
         Each has what it was, what it became, and why; 1,000 are kept.
         """
         return list(self._scale_log.latest)
+
+    async def optimize(self, *, apply: bool = False) -> list[Suggestion]:
+        """Return what would fit better than what holds now, with the evidence and the saving.
+
+        Evidence is kept in the state folder. Nothing is said of a template before five of its
+        sandboxes have ended.
+
+        Args:
+            apply: Make the proposed memory the default of new sandboxes of its template that ask
+                for none, in this and later clients. Batches keep the memory that their config or
+                the settings say: no unfinished run is changed.
+        """
+        return list(await self._optimizer.suggest(apply=apply))
+
+    async def revert_optimizations(self, template: str | None = None) -> list[str]:
+        """Take back what ``optimize(apply=True)`` made a default; return the templates.
+
+        Args:
+            template: Only of this one.
+
+        Raises:
+            ConfigError: Nothing was applied for that template.
+        """
+        return list(await self._optimizer.revert(template))
+
+    async def metrics(self) -> str:
+        """Return counts, times and gauges of this client in Prometheus's text format."""
+        return self._scene.text(await self._monitor.snapshot())

@@ -65,6 +65,11 @@ class Witness:
         found = self._known.get(template)
         return found.peak_bytes if found else None
 
+    def remember(self, known: Evidence) -> None:
+        """Add what earlier clients saw."""
+        before = self._known.get(known.template, Evidence(template=known.template))
+        self._known[known.template] = known.with_more(before)
+
     def take_new(self) -> tuple[Evidence, ...]:
         """Return what was seen since this was last called."""
         new, self._new = self._new, {}

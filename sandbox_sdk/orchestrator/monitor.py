@@ -52,6 +52,7 @@ class Monitor:
         self._before: dict[str, float] = {}  # sandbox -> its CPU time at the last point
         self._ended: list[Usage] = []  # since the last point
         self._lively = anyio.Event()
+        self._kept: list[Callable[[], Awaitable[None]]] = []
         self._seen: list[Callable[[Sequence[SandboxInfo], ResourceSnapshot], None]] = []
         for backend in backends:
             backend.observe(self)
@@ -64,6 +65,10 @@ class Monitor:
     def tell(self, seen: Callable[[Sequence[SandboxInfo], ResourceSnapshot], None]) -> None:
         """Have a function called with every snapshot from now on."""
         self._seen.append(seen)
+
+    def after_each_point(self, kept: Callable[[], Awaitable[None]]) -> None:
+        """Have a function called after each point of history."""
+        self._kept.append(kept)
 
     async def snapshot(self) -> ResourceSnapshot:
         """Return what every running sandbox uses now, read afresh."""
@@ -107,6 +112,8 @@ class Monitor:
             point = self._point(snapshot)
             self._history.append(point)
             log.info("monitor.point", extra=attrs.asdict(point))
+            for kept in self._kept:
+                await kept()
 
     def started(self, info: SandboxInfo, *, seconds: float, ready: bool) -> None:
         """Take note of a start; see ``Observer``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -37,6 +37,19 @@ class SlotRequest:
 class Admission(Protocol):
     """Lets sandboxes start while there is room. It acts at start, never at creation."""
 
+    waited: Callable[[float], None]
+    """Is told how many seconds each that got a place had waited."""
+
+    @property
+    def places(self) -> int:
+        """How many may run at once now."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        ...
+
     def slot(self, request: SlotRequest) -> AbstractAsyncContextManager[None]:
         """Wait until a sandbox may start, and hold its place while the context lasts.
 
@@ -57,6 +70,18 @@ class FixedAdmission:
         self._free = anyio.CapacityLimiter(places)
         self._places = places
         self._holders: dict[object, SlotRequest] = {}
+        self.waited: Callable[[float], None] = lambda _: None
+        """Is told how many seconds each that got a place had waited."""
+
+    @property
+    def places(self) -> int:
+        """How many may run at once."""
+        return self._places
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return self._free.statistics().tasks_waiting
 
     @asynccontextmanager
     async def slot(self, request: SlotRequest) -> AsyncGenerator[None, None]:
@@ -65,7 +90,7 @@ class FixedAdmission:
         Raises:
             AdmissionTimeout: Others held all places for too long; the message names them.
         """
-        token = object()
+        token, began = object(), anyio.current_time()
         while not await self._taken(token, request.timeout):
             # Whoever waits for trials of its own run gets a place when one of them ends. Nobody
             # holds one while it goes from hand to hand.
@@ -75,6 +100,7 @@ class FixedAdmission:
                 raise refusal(request, holders, self._places)
         self._holders[token] = request
         try:
+            self.waited(anyio.current_time() - began)
             yield
         finally:
             del self._holders[token]

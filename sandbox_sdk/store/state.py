@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 
 import anyio
 import attrs
 
-from sandbox_sdk.store import leases, records, tables
+from sandbox_sdk.store import leases, notes, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease, Taken
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
@@ -154,6 +154,17 @@ class SQLiteStore:
         """Return the ids of a sandbox's runs; see ``Store.list_runs``."""
         call = partial(records.select_runs, sandbox_id=sandbox_id)
         return await self._writer.run(call, writes=False)
+
+    async def notes(self, kind: str) -> Mapping[str, str]:
+        """Return name -> text of what was remembered of one kind."""
+        return await self._writer.run(partial(notes.select, kind=kind), writes=False)
+
+    async def change_note(
+        self, kind: str, name: str, new: Callable[[str | None], str | None]
+    ) -> None:
+        """Replace one text by what ``new`` makes of it, in one step; ``None`` is no text."""
+        call = partial(notes.change, kind=kind, name=name, new=new)
+        await self._writer.run(call, writes=True)
 
     async def aclose(self) -> None:
         """Release every lease of this store and close it; again is nothing."""

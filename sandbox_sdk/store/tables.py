@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sandbox_sdk.errors import ConfigError, SandboxNotFound, StateError
+from sandbox_sdk.store.notes import NOTES
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, SandboxState
 from sandbox_sdk.wire import from_json, to_json
@@ -61,6 +62,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
+        connection.execute(NOTES)
         return
     if version != 0:
         raise StateError(
@@ -68,7 +70,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             "newer SDK wrote it; upgrade sandbox-sdk, or set state_dir to another folder"
         )
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA:
+    for statement in (*_SCHEMA, NOTES):
         connection.execute(statement)
     connection.execute("COMMIT")
 

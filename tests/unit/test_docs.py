@@ -16,7 +16,8 @@ from sandbox_sdk.engine import limits
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
-from sandbox_sdk.orchestrator import HistoryPoint, ResourceSnapshot, Scaled
+from sandbox_sdk.orchestrator import HistoryPoint, ResourceSnapshot, Scaled, Suggestion
+from sandbox_sdk.orchestrator.metrics import METRICS
 from sandbox_sdk.parse import parse_size
 from sandbox_sdk.policies import BUILT, LEVELS, WAIVABLE, Policy
 from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
@@ -70,8 +71,16 @@ def test_the_readme_names_every_error_and_every_method() -> None:
 
 def test_the_orchestrators_methods_are_documented() -> None:
     assert public(SDKOrchestrator) <= words("orchestrator")
-    kinds = (ResourceSnapshot, HistoryPoint, Scaled)
+    kinds = (ResourceSnapshot, HistoryPoint, Scaled, Suggestion)
     assert {kind.__name__ for kind in kinds} <= words("orchestrator")
+
+
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
+    table = {name: cells for name, cells in rows("orchestrator").items() if name in METRICS}
+    assert table.keys() == METRICS.keys()
+    for name, metric in METRICS.items():
+        assert table[name][0] == metric.kind
+        assert set(metric.labels) <= set(CODE.findall(table[name][1]))
 
 
 def test_every_setting_is_documented_with_its_variable() -> None:
