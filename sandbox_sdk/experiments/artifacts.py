@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from sandbox_sdk.durable import write_durably
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.disk import write_durably
 from sandbox_sdk.values import Artifact
 
 ARTIFACTS = "artifacts"

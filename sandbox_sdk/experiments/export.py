@@ -17,9 +17,9 @@ from typing import Any
 
 import anyio.to_thread
 
+from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.artifacts import artifact_path
-from sandbox_sdk.experiments.disk import sync_folder
 from sandbox_sdk.experiments.export_tables import (
     attempt_row,
     json_text,

@@ -20,8 +20,8 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.disk import sync_folder
 from sandbox_sdk.experiments.redaction import Redactor
 
 JOURNAL = "events.jsonl"

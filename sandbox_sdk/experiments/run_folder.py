@@ -18,10 +18,10 @@ from typing import Any, cast
 import anyio.to_thread
 import attrs
 
+from sandbox_sdk.durable import sync_folder, write_durably
 from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.derive import derive_result
-from sandbox_sdk.experiments.disk import sync_folder, write_durably
 from sandbox_sdk.experiments.journal import JOURNAL, Event, is_held, read_events
 from sandbox_sdk.experiments.provenance import sdk_version
 from sandbox_sdk.experiments.redaction import Redactor
