@@ -138,24 +138,30 @@ def accepted(count: int, seed: int) -> dict[str, int]:
         kind = list(found)[turn % len(found)]
         try:
             if kind == "record":
-                changed, original = mutate(dice, record, record_siblings), record
+                original, siblings = record, [record]  # others belong elsewhere
+                changed = mutate(dice, record, record_siblings)
                 unseal(KEY, changed, label)
             elif kind == "moved record":  # whole, but not where it belongs
-                changed, original = dice.choice(record_siblings), record
+                original, siblings = record, [record]
+                changed = dice.choice(record_siblings)
                 unseal(KEY, changed, label)
             elif kind == "stream":
-                changed, original = mutate(dice, stream, stream_siblings), stream
+                original, siblings = stream, stream_siblings
+                changed = mutate(dice, stream, stream_siblings)
                 list(unseal_stream(KEY, io.BytesIO(changed)))
             elif kind == "box":
-                changed, original = mutate(dice, box, box_siblings), box
+                original, siblings = box, box_siblings
+                changed = mutate(dice, box, box_siblings)
                 unseal_with(BOX, changed)
             else:
-                changed, original = mutate(dice, signature, signature_siblings), signature
+                original, siblings = signature, [signature]  # others are of other messages
+                changed = mutate(dice, signature, signature_siblings)
                 if not SIGNER.public.verify(message, changed):
                     continue
         except IntegrityError:
             continue
-        found[kind] += changed != original  # a mutation may change nothing
+        # A mutation may change nothing, or put a whole other one in its place.
+        found[kind] += changed not in (original, *siblings)
     return found
 
 
