@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from sandbox_sdk.store.state import SQLiteStore
 from sandbox_sdk.values import new_id
 
 if TYPE_CHECKING:
+    from sandbox_sdk.crypto_utils import KeyRing
     from sandbox_sdk.experiments.models.registry import ModelRegistry
     from sandbox_sdk.experiments.result import ExperimentResult
     from sandbox_sdk.values import Workplace
@@ -47,6 +50,7 @@ class Parts:
     backend: LocalBackend
     closed: bool = False
     _models: ModelRegistry | None = None
+    _keys: KeyRing | None = None
 
     @classmethod
     async def open(cls, settings: Settings) -> Parts:
@@ -118,7 +122,47 @@ class Parts:
                 sandbox_id=sandbox_id,
                 path=str(path),
             )
-        return await export_runs(made, path)
+        return await export_runs(made, path, sign=await self._signer(sandbox_id))
+
+    async def key_ring(self, *, create: bool = False) -> KeyRing | None:
+        """Return the keys, or ``None`` if no master key is there.
+
+        Args:
+            create: Make ``keys/local.key`` if there is none, and warn that it is to be kept.
+
+        Raises:
+            ConfigError: The master key is a placeholder, can be guessed, or its file is not this
+                user's alone.
+            StateError: The folder of keys cannot be read or written.
+        """
+        from sandbox_sdk.crypto_utils import KeyRing
+
+        if self._keys is None:
+            folder, source = self.folders.keys, self.settings.key_source
+            self._keys = await anyio.to_thread.run_sync(KeyRing.open, folder, source)
+            if self._keys is None and create:
+                opening = partial(KeyRing.open, folder, source, create=True)
+                self._keys = await anyio.to_thread.run_sync(opening)
+                warnings.warn(
+                    f"no encryption key was set, so one was made at {folder / 'local.key'}: keep a "
+                    "copy, as what is sealed opens with nothing else",
+                    stacklevel=2,
+                )
+        return self._keys
+
+    async def _signer(self, sandbox_id: str) -> Callable[[bytes], bytes] | None:
+        """Return what signs the results of a sandbox: always at ``high``, else if there is a key.
+
+        Raises:
+            KeyNotFound: The signing key is wrapped under another master key.
+        """
+        from sandbox_sdk.crypto_utils import sign_manifest
+
+        level = (await self.backend.get(sandbox_id)).spec.security_level
+        ring = await self.key_ring(create=level in ("high", "maximum"))
+        if ring is None:
+            return None
+        return partial(sign_manifest, await anyio.to_thread.run_sync(ring.signing_key))
 
     def _model_registry(self) -> ModelRegistry:
         """The client's models, made on first use: their libraries are large."""

@@ -7,11 +7,13 @@ import click
 from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
+from sandbox_sdk.cli.keys import keys
 from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 from sandbox_sdk.cli.templates import template
+from sandbox_sdk.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,8 +23,10 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, delete, doctor, policy_, models, template):
+for _command in (demo, execute, list_, export, verify, delete, doctor, policy_):
     app.add_command(_command)
+for _group in (models, template, keys):
+    app.add_command(_group)
 
 
 def main() -> None:

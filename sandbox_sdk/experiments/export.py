@@ -11,12 +11,13 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
+from sandbox_sdk.crypto_utils.manifests import MANIFEST, SIGNATURE, SUMS, sums_text
 from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.artifacts import artifact_path
@@ -43,12 +44,15 @@ _MEDIA_TYPES = {
 }
 
 
-async def export_runs(folders: Iterable[Path], target: Path) -> list[Path]:
+async def export_runs(
+    folders: Iterable[Path], target: Path, *, sign: Callable[[bytes], bytes] | None = None
+) -> list[Path]:
     """Export runs, each into a folder of its own in ``target``, and return these folders.
 
     Args:
         folders: The runs' folders in the state folder.
         target: Where to; made if need be.
+        sign: Returns the signature of a manifest, the same each time; ``None`` signs nothing.
 
     Raises:
         ExportError: A run is still running, an artifact is damaged, the folder's name is taken
@@ -57,11 +61,11 @@ async def export_runs(folders: Iterable[Path], target: Path) -> list[Path]:
     """
     exported: list[Path] = []
     for folder in folders:
-        exported.append(await anyio.to_thread.run_sync(export_run, folder, target))  # noqa: PERF401
+        exported.append(await anyio.to_thread.run_sync(export_run, folder, target, sign))  # noqa: PERF401
     return exported
 
 
-def export_run(folder: Path, target: Path) -> Path:
+def export_run(folder: Path, target: Path, sign: Callable[[bytes], bytes] | None = None) -> Path:
     """Export one run into a folder in ``target`` and return it. Blocks on the disk.
 
     Raises:
@@ -78,7 +82,7 @@ def export_run(folder: Path, target: Path) -> Path:
     try:
         target.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=0o700)
-        _build(record, draft)
+        _build(record, draft, sign)
         return _put(draft, place)
     except OSError as error:
         if isinstance(error, ExportError):
@@ -92,7 +96,7 @@ def export_run(folder: Path, target: Path) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _build(record: RunRecord, draft: Path) -> None:
+def _build(record: RunRecord, draft: Path, sign: Callable[[bytes], bytes] | None) -> None:
     """Write every file of the export."""
     files: dict[str, dict[str, Any]] = {}
     trial = str(record.plan["trial"])
@@ -119,11 +123,14 @@ def _build(record: RunRecord, draft: Path) -> None:
         if name not in files:
             entry = _copy(record, artifact, draft / name)
             files[name] = {**entry, "media_type": artifact.media_type}
-    manifest = {"schema": _SCHEMA, "run": summary(record), "files": dict(sorted(files.items()))}
+    manifest = json_text(
+        {"schema": _SCHEMA, "run": summary(record), "files": dict(sorted(files.items()))}, indent=2
+    )
     sums = {name: entry["sha256"] for name, entry in files.items()}
-    sums["MANIFEST.json"] = _write(draft / "MANIFEST.json", json_text(manifest, indent=2))["sha256"]
-    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
-    _write(draft / "SHA256SUMS", lines.encode())
+    sums[MANIFEST] = _write(draft / MANIFEST, manifest)["sha256"]
+    if sign is not None:
+        sums[SIGNATURE] = _write(draft / SIGNATURE, sign(manifest))["sha256"]
+    _write(draft / SUMS, sums_text(sums))
     for path, _, _ in os.walk(draft):
         sync_folder(Path(path))
 

@@ -17,6 +17,8 @@ status:   {status} ({state})
 model:    {model}
 
 Check that nothing changed:   sha256sum -c SHA256SUMS
+Check who signed it:          sandbox-sdk verify --key PUBLIC_KEY .
+                              (if there is a MANIFEST.json.sig; ask its owner for the public key)
 
 MANIFEST.json    what is here: every file with its size, SHA-256 and kind
 plan.json        what was to be done: the config with every default
