@@ -46,6 +46,8 @@ async def _create(session: Session, file: Path | None) -> int:
     session.output.line(f"made the key {key.id} at {path}: keep a copy of the file")
     if file is not None:
         _tell_how_to_use(session, file)
+    elif await to_thread.run_sync(session.settings.key_source.find):
+        session.output.note("the master key that is configured goes before it")
     return 0
 
 

@@ -70,14 +70,13 @@ class KeyRing:
 
     Args:
         folder: The folder, which exists.
-        unlock: What new keys are wrapped under, and the first to try on those there are.
-        others: What else to try.
+        configured: The master that is configured; ``None`` is the folder's ``local.key``.
     """
 
-    def __init__(self, folder: Path, unlock: Unlock, others: Iterable[Unlock] = ()) -> None:
+    def __init__(self, folder: Path, configured: Unlock | None) -> None:
         self.folder = folder
-        self._unlock = unlock
-        self._others = tuple(others)
+        self._configured = configured
+        self._unlocks: tuple[Unlock, ...] = ()  # new keys are wrapped under the first
         self._opened: dict[str, WrappedSecret] = {}
         self._using = threading.RLock()  # guards _opened; taken before the folder's lock
 
@@ -97,16 +96,15 @@ class KeyRing:
         """
         with failing(folder):
             folder.mkdir(mode=0o700, exist_ok=True)
-            local, coming = folder / LOCAL_KEY, folder / NEXT_KEY
+            local = folder / LOCAL_KEY
             found = source.find()
             if found is None and create and not local.exists():
                 # Another process may do the same now: whoever comes second takes what is there.
                 with locked(folder), contextlib.suppress(FileExistsError):
                     write_key_file(local, MasterKey.generate())
-                    sync_folder(folder)
-            own = [Unlock.read(path) for path in (local, coming) if path.exists()]
-            unlocks = own if found is None else [found, *own]
-        return cls(folder, unlocks[0], unlocks[1:]) if unlocks else None
+            ring = cls(folder, found)
+            ring._reload()
+        return ring if ring._unlocks else None
 
     def data_key(self, name: str) -> DataKey:
         """Return the key of one sandbox's data or of one purpose, made at its first use.
@@ -179,7 +177,6 @@ class KeyRing:
                 wrapped.unwrap(master)
             if new is None and not coming.exists():
                 write_key_file(coming, MasterKey.generate())
-                sync_folder(self.folder)
             target = new or Unlock.read(coming)
             master, derivation = _for_new(target, there)
             changed = [(w, old) for w, old in opened if w.master_id != master.id]
@@ -188,7 +185,9 @@ class KeyRing:
             if new is None:
                 coming.replace(local)
                 sync_folder(self.folder)
-            self._unlock, self._others = target, (self._unlock, *self._others)
+            else:
+                self._configured = new
+            self._unlocks = (target, *self._unlocks)
         return len(changed)
 
     def import_keys(self, bundle: Path) -> tuple[WrappedKey, ...]:
@@ -221,8 +220,9 @@ class KeyRing:
             with locked(self.folder):
                 if found := self._find(kind, name, cls):  # made by another process meanwhile
                     return found
+                self._reload()  # another process may have rotated
                 key = cls.generate()
-                master, derivation = _for_new(self._unlock, list_keys(self.folder))
+                master, derivation = _for_new(self._unlocks[0], list_keys(self.folder))
                 wrapped = WrappedKey.wrap(
                     key, name, master, derivation, created_at=int(time.time())
                 )
@@ -247,10 +247,13 @@ class KeyRing:
 
     def _master_of(self, wrapped: WrappedKey) -> MasterKey:
         """Return the master of a wrapped key, of those that are here."""
-        for unlock in (self._unlock, *self._others):
-            master = unlock.master(wrapped.derivation)
-            if master is not None and master.id == wrapped.master_id:
-                return master
+        for look_again in (False, True):
+            if look_again:
+                self._reload()  # another process may have rotated
+            for unlock in self._unlocks:
+                master = unlock.master(wrapped.derivation)
+                if master is not None and master.id == wrapped.master_id:
+                    return master
         made_of = "a key" if wrapped.derivation is None else "a passphrase"
         raise KeyNotFound(
             f"the key {wrapped.file_name} is wrapped under {made_of} that is not the one given "
@@ -258,6 +261,13 @@ class KeyRing:
             "security.encryption_key_file to that one",
             key_id=wrapped.master_id,
         )
+
+    def _reload(self) -> None:
+        """Read the folder's own masters, which another process may have changed."""
+        paths = (self.folder / LOCAL_KEY, self.folder / NEXT_KEY)
+        own = [Unlock.read(path) for path in paths if path.exists()]
+        now = own if self._configured is None else [self._configured, *own]
+        self._unlocks = (*now, *(known for known in self._unlocks if known not in now))
 
     def _write(self, wrapped: WrappedKey) -> None:
         folder = wrapped_folder(self.folder)

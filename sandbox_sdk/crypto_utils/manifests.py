@@ -80,7 +80,7 @@ def verify_folder(folder: Path, trusted: Collection[VerifyKey] = ()) -> Verifica
     Raises:
         IntegrityError: There is no such folder.
     """
-    if folder.is_symlink() or not folder.is_dir():
+    if not folder.is_dir():
         raise IntegrityError(f"{folder} is no folder to verify", path=str(folder))
     try:
         manifest = _read(folder, MANIFEST, LARGEST_MANIFEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ import attrs
 
 from sandbox_sdk.crypto_utils.keys import PREFIX, MasterKey
 from sandbox_sdk.crypto_utils.passphrases import Derivation, Passphrase, check_passphrase, derive
+from sandbox_sdk.durable import sync_folder, write_durably
 from sandbox_sdk.errors import ConfigError
 
 LARGEST_FILE = 4096
@@ -77,17 +79,19 @@ def check_encryption_key(text: str) -> None:
 
 
 def write_key_file(path: Path, key: MasterKey) -> None:
-    """Write a new key file that only its owner may read, durable on return.
+    """Write a new key file that only its owner may read, whole or not at all, durable on return.
 
     Raises:
         FileExistsError: There is one; it was not touched.
         OSError: It cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "w") as file:
-        file.write(key.to_text() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
+    try:
+        write_durably(draft, f"{key.to_text()}\n".encode())
+        os.link(draft, path)  # which, unlike a rename, takes no other's place
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def _is_key(text: str) -> bool:

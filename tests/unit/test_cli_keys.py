@@ -50,6 +50,13 @@ def test_a_key_in_a_file_of_its_own_is_used_by_its_variable(
     assert "cannot be written" in invoke(tmp_path, "keys", "create", "--file", str(wrong)).stderr
 
 
+def test_making_a_key_that_will_not_be_the_master_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_ENCRYPTION_KEY", MasterKey.generate().to_text())
+    assert "configured goes before it" in invoke(tmp_path, "keys", "create").stderr
+
+
 def test_keys_are_listed_one_to_a_line(tmp_path: Path) -> None:
     assert "no key is kept yet" in invoke(tmp_path, "keys", "list").stderr
     invoke(tmp_path, "keys", "create")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -120,8 +121,20 @@ def test_rotation_keeps_every_key_and_its_data(folder: Path) -> None:
     assert fresh.signing_key() == signing
     assert unseal(fresh.data_key("a"), sealed) == b"secret"
     assert len({key.master_id for key in list_keys(folder)}) == 1
+    (folder / LOCAL_KEY).unlink()
     with pytest.raises(KeyNotFound):
         KeyRing(folder, Unlock.parse(old)).data_key("a")
+
+
+def test_a_process_that_did_not_rotate_goes_on_under_the_new_master(folder: Path) -> None:
+    """What it makes must not be wrapped under a master that is nowhere any more."""
+    ring, other = opened(folder), opened(folder)
+    key = ring.data_key("a")
+    ring.rotate()
+    assert other.data_key("a") == key
+    made = other.data_key("b")
+    assert opened(folder).data_key("b") == made
+    assert len({key.master_id for key in list_keys(folder)}) == 1
 
 
 def test_rotation_goes_to_a_given_master(folder: Path) -> None:
@@ -271,6 +284,25 @@ def test_a_folder_that_cannot_be_written_is_a_state_error(tmp_path: Path) -> Non
     (tmp_path / "keys").write_text("a file")
     with pytest.raises(StateError, match="keys"):
         KeyRing.open(tmp_path / "keys", NOTHING, create=True)
+
+
+def test_a_full_disk_leaves_no_half_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = opened(folder)
+    kept = ring.data_key("a")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StateError, match="No space left"):
+            ring.data_key("b")
+        with pytest.raises(StateError, match="No space left"):
+            ring.rotate()
+    assert [path.name for path in (folder / "wrapped").iterdir()] == ["data-a.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", LOCAL_KEY, "wrapped"]
+    assert opened(folder).data_key("a") == kept
+    assert opened(folder).find_data_key("b") is None
 
 
 def test_a_key_of_the_folder_that_others_may_read_is_refused(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -172,6 +173,20 @@ def test_the_first_wrong_file_is_named(
     assert found.wrong is not None
     assert found.wrong.startswith(wrong)
     assert found.detail.startswith(found.wrong)
+
+
+def test_no_changed_byte_of_any_file_goes_unnoticed(export: Path) -> None:
+    dice = random.Random()
+    for path in sorted(path for path in export.rglob("*") if path.is_file()):
+        good = path.read_bytes()
+        for at in dice.sample(range(len(good)), min(len(good), 12)):
+            bad = bytearray(good)
+            bad[at] ^= 1 << dice.randrange(8)
+            path.write_bytes(bad)
+            found = verify_folder(export, [KEY.public])
+            assert not found.ok, (path, at)
+        path.write_bytes(good)
+    assert verify_folder(export, [KEY.public]).ok
 
 
 def test_of_several_wrong_files_the_first_by_name_is_told(export: Path) -> None:
