@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,9 @@ from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
 from sandbox_sdk.values import new_id
+from sandbox_sdk.vault import Vault
 
 if TYPE_CHECKING:
-    from sandbox_sdk.crypto_utils import KeyRing
     from sandbox_sdk.experiments.models.registry import ModelRegistry
     from sandbox_sdk.experiments.result import ExperimentResult
     from sandbox_sdk.values import Workplace
@@ -38,6 +37,7 @@ class Parts:
         store: Its records.
         supervisor: The one long-lived task.
         templates: The Python environments of sandboxes.
+        vault: The keys.
         backend: Where sandboxes live.
         closed: Whether every sandbox was ended with the client.
     """
@@ -47,10 +47,10 @@ class Parts:
     store: SQLiteStore
     supervisor: Supervisor
     templates: Templates
+    vault: Vault
     backend: LocalBackend
     closed: bool = False
     _models: ModelRegistry | None = None
-    _keys: KeyRing | None = None
 
     @classmethod
     async def open(cls, settings: Settings) -> Parts:
@@ -63,15 +63,17 @@ class Parts:
         store = await SQLiteStore.open(folders)
         supervisor = Supervisor()
         templates = Templates(folders.templates)
+        vault = Vault(folders.keys, lambda: settings.key_source)
         backend = LocalBackend(
             store,
             folders,
             supervisor,
             templates,
+            vault,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
             pool_size=settings.pool_size,
         )
-        parts = cls(settings, folders, store, supervisor, templates, backend)
+        parts = cls(settings, folders, store, supervisor, templates, vault, backend)
         try:
             await backend.reap()
         except BaseException:
@@ -124,32 +126,6 @@ class Parts:
             )
         return await export_runs(made, path, sign=await self._signer(sandbox_id))
 
-    async def key_ring(self, *, create: bool = False) -> KeyRing | None:
-        """Return the keys, or ``None`` if no master key is there.
-
-        Args:
-            create: Make ``keys/local.key`` if there is none, and warn that it is to be kept.
-
-        Raises:
-            ConfigError: The master key is a placeholder, can be guessed, or its file is not this
-                user's alone.
-            StateError: The folder of keys cannot be read or written.
-        """
-        from sandbox_sdk.crypto_utils import KeyRing
-
-        if self._keys is None:
-            folder, source = self.folders.keys, self.settings.key_source
-            self._keys = await anyio.to_thread.run_sync(KeyRing.open, folder, source)
-            if self._keys is None and create:
-                opening = partial(KeyRing.open, folder, source, create=True)
-                self._keys = await anyio.to_thread.run_sync(opening)
-                warnings.warn(
-                    f"no encryption key was set, so one was made at {folder / 'local.key'}: keep a "
-                    "copy, as what is sealed opens with nothing else",
-                    stacklevel=2,
-                )
-        return self._keys
-
     async def _signer(self, sandbox_id: str) -> Callable[[bytes], bytes] | None:
         """Return what signs the results of a sandbox: always at ``high``, else if there is a key.
 
@@ -159,7 +135,8 @@ class Parts:
         from sandbox_sdk.crypto_utils import sign_manifest
 
         level = (await self.backend.get(sandbox_id)).spec.security_level
-        ring = await self.key_ring(create=level in ("high", "maximum"))
+        find = partial(self.vault.ring, create=level in ("high", "maximum"))
+        ring = await anyio.to_thread.run_sync(find)
         if ring is None:
             return None
         return partial(sign_manifest, await anyio.to_thread.run_sync(ring.signing_key))

@@ -30,7 +30,13 @@ from sandbox_sdk.crypto_utils.passphrases import Passphrase
 from sandbox_sdk.crypto_utils.records import Label, seal, unseal
 from sandbox_sdk.crypto_utils.sealed_files import seal_file, unseal_file
 from sandbox_sdk.crypto_utils.sshsig import SSHSignature, sign
-from sandbox_sdk.crypto_utils.streams import Sealer, Unsealer, seal_stream, unseal_stream
+from sandbox_sdk.crypto_utils.streams import (
+    Sealer,
+    Unsealer,
+    seal_pieces,
+    seal_stream,
+    unseal_stream,
+)
 
 __all__ = [
     "Commitment",
@@ -55,6 +61,7 @@ __all__ = [
     "list_keys",
     "seal",
     "seal_file",
+    "seal_pieces",
     "seal_stream",
     "seal_to",
     "sign",

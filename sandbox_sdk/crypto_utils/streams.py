@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from sandbox_sdk.crypto_utils import sodium
@@ -107,15 +107,23 @@ def seal_stream(
     key: Secret, source: IO[bytes], target: IO[bytes], label: Label | None = None
 ) -> None:
     """Seal all that can be read from ``source`` into ``target``."""
+    for sealed in seal_pieces(key, iter(lambda: source.read(CHUNK), b""), label):
+        target.write(sealed)
+
+
+def seal_pieces(
+    key: Secret, pieces: Iterable[bytes], label: Label | None = None
+) -> Iterator[bytes]:
+    """Yield what a sealed stream of all pieces, of any length, consists of."""
     sealer = Sealer(key, label)
-    target.write(sealer.header)
-    chunk = _read(source, CHUNK)
-    final = False
-    while not final:
-        following = _read(source, CHUNK) if len(chunk) == CHUNK else b""
-        final = not following
-        target.write(sealer.seal(chunk, final=final))
-        chunk = following
+    yield sealer.header
+    waiting = bytearray()  # the last chunk is known when nothing follows
+    for piece in pieces:
+        waiting += piece
+        while len(waiting) > CHUNK:
+            yield sealer.seal(bytes(waiting[:CHUNK]))
+            del waiting[:CHUNK]
+    yield sealer.seal(bytes(waiting), final=True)
 
 
 def unseal_stream(key: Secret, source: IO[bytes], label: Label | None = None) -> Iterator[bytes]:
