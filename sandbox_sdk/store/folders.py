@@ -3,7 +3,8 @@
     state.db            sandboxes, leases and runs
     owners/             one locked file per process that holds sandboxes
     ready/<name>/       workspaces of sandboxes that stand ready and are nobody's yet
-    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/
+    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/,
+                        or sealed in workspace.sealed
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
     keys/               keys, wrapped under the master key
