@@ -111,7 +111,7 @@ ATTACKS = (
         case="A12",
         title="overwrite a program by `/proc/<pid>/exe`",
         program="overwrite_program",
-        arguments=lambda bait: [bait.program],
+        arguments=lambda bait: [bait.program, 1],
     ),
     Attack(
         case="A13",

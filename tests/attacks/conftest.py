@@ -7,21 +7,25 @@ each has sandboxes of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attacking import KINDS, PROGRAMS, Inside, Kind, OpenClient, Outside
-from host import told
+from attacking import GAPS, KINDS, PROGRAMS, Gap, Inside, Kind, OpenClient, Outside
+from host import inits, inner_pid, told
 
 from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.errors import SandboxEnded
 from sandbox_sdk.sandbox import AsyncSandbox
 
 HERE = Path(__file__).parent
+FAILURES = (AssertionError, SandboxEnded)
+"""How a test fails that shows a gap."""
 
 
 class KindClient(AsyncSandboxClient):
@@ -42,10 +46,30 @@ class KindClient(AsyncSandboxClient):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give an attack a minute where it says nothing else: many of them load the whole machine."""
+    """Give an attack a minute where it says nothing else, and have it fail where a gap is told.
+
+    Many attacks load the whole machine.
+    """
     for item in items:
-        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+        if item.path.parent != HERE:
+            continue
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(60))
+        for gap in _gaps(item):
+            item.add_marker(
+                pytest.mark.xfail(reason=gap.says, raises=FAILURES, strict=True, run=gap.tried)
+            )
+
+
+def _gaps(item: pytest.Item) -> Iterator[Gap]:
+    """Yield what is told of a test at its level."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return
+    kind = item.callspec.params.get("kind")
+    names = {item.originalname, item.name.replace(f"{kind}-", "")}
+    for gap in GAPS:
+        if gap.here and isinstance(kind, Kind) and kind.level == gap.level and names & {*gap.tests}:
+            yield gap
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +144,13 @@ async def sandbox(
 ) -> AsyncIterator[AsyncSandbox]:
     async with await client.create_sandbox("attacked", files=programs) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def agent(sandbox: AsyncSandbox) -> int:
+    """Return the process id by which code in the sandbox knows its agent."""
+    (found,) = inits(os.getpid())
+    return inner_pid(found)
 
 
 @pytest.fixture

@@ -94,13 +94,19 @@ async def test_a35_forged_exit_of_a_kept_context(sandbox: AsyncSandbox) -> None:
     assert (await sandbox.run_code("6 * 7", context="kept")).text == "42"
 
 
-async def test_a35_answer_before_the_end(sandbox: AsyncSandbox) -> None:
-    """Fresh code that answers and goes on is held to its time."""
-    code = f"""{ANSWER}answer(b'{{"results": []}}\\n')\nwhile True: pass"""
+async def test_a35_answer_before_the_end(
+    sandbox: AsyncSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fresh code that answers and goes on is ended before anything else begins."""
+    monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 0.5)
+    note = 'with open("pid", "w") as file: file.write(str(os.getpid()))'
+    code = f"""{ANSWER}{note}\nanswer(b'{{"results": []}}\\n')\nwhile True: pass"""
     began = time.monotonic()
     done = await sandbox.run_code(code, timeout=1)
+    left = await sandbox.run_command("test -s pid && ! kill -0 $(cat pid)")
     assert time.monotonic() - began < 4
-    assert done.ended.kind is EndKind.TIMEOUT
+    assert done.ended.kind is EndKind.OK
+    assert left.ok
 
 
 async def test_a35_forged_frames_in_output(sandbox: AsyncSandbox) -> None:
