@@ -1,7 +1,7 @@
 """What attacks share: sandboxes of every kind, the attack programs in them, the same outside.
 
 An attack counts as refused only if the same program works outside of the sandbox. Every attack
-that asks for a client is tried at each runtime and level; those of one module share a client, and
+that asks for a client is tried at each runtime and level; all share a client of each kind, and
 each has sandboxes of its own.
 """
 
@@ -78,9 +78,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 15.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Run a module's async tests on one loop, for they share clients."""
+    """Run all async tests on one loop, for they share clients."""
     return "asyncio"
 
 
@@ -91,11 +91,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return kind
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def clients(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Callable[[Kind], Awaitable[KindClient]]]:
-    """Return a function that gives the module's client for a kind of sandbox."""
+    """Return a function that gives the only client for a kind of sandbox."""
     opened: dict[Kind, KindClient] = {}
     async with AsyncExitStack() as stack:
 

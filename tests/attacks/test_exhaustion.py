@@ -52,13 +52,13 @@ MEMORY = {
     "heap": "kept = []\nwhile True: kept.append(bytearray(b'x' * 4_000_000))",
     "children that map": (
         "import mmap, os, time\n"
-        "for _ in range(30):\n"
+        "for _ in range(12):\n"
         "    if os.fork() == 0:\n"
         "        area = mmap.mmap(-1, 20_000_000)\n"
         "        area.write(b'x' * 20_000_000)\n"
         "        time.sleep(0.5)\n"
         "        os._exit(0)\n"
-        "for _ in range(30): os.wait()\n"
+        "for _ in range(12): os.wait()\n"
         "raise SystemExit(1)"
     ),
     "memory file": (
@@ -85,14 +85,14 @@ FILES_IN_MEMORY = {
         "    number += 1"
     ),
 }
-COUNT = 'touch f; python -c "import os, time\nfor n in range(1000): {}\ntime.sleep(60)"'
+COUNT = 'touch f; python -c "import os, time\nfor n in range(600): {}\ntime.sleep(60)"'
 DISK = {
     "one file": "while head -c 100M /dev/zero > big; do sleep 0.1; done",
     "many files": "i=0; while head -c 400000 /dev/zero > f$i; do i=$((i+1)); done",
     "folders": COUNT.format("os.makedirs(f'{n}/a/b/c')"),
     "many names": COUNT.format("os.link('f', str(n))"),
 }
-BOUND = 256 * 1024
+BOUND = 64 * 1024
 FLOODS = {
     "no line ends": "while True: out.write(b'x' * 65536)",
     "lines": "while True: out.write(b'line\\n' * 16384)",

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from host import running, told
 
+from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.values import EndKind
 
@@ -41,9 +42,10 @@ os.listdir("/proc/{agent}/fd")
     assert done.stdout.strip() != keyboard
 
 
-async def test_a40_flood_through_a_terminal(sandbox: AsyncSandbox) -> None:
+async def test_a40_flood_through_a_terminal(client: AsyncSandboxClient) -> None:
     """Endless output on a terminal is cut and ended as from a pipe."""
-    done = await sandbox.run_command(["yes"], tty=True, timeout=30)
+    async with await client.create_sandbox("flood", resources={"output": "64KiB"}) as sandbox:
+        done = await sandbox.run_command(["yes"], tty=True, timeout=30)
     assert done.ended.kind is EndKind.OUTPUT_LIMIT
     assert done.ended.truncated
 
