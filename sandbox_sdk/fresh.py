@@ -44,7 +44,7 @@ class FreshSandboxes:
         return FreshSandboxes(self._parts, run)
 
     async def clear(self) -> None:
-        """Delete what a dead driver of the run left: not yet started, lost, or ended and not deleted.
+        """Delete what a dead driver of the run left: not yet started, lost, or ended.
 
         None of the run is in use, for whoever drives it now has not begun.
         """
