@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sandbox_sdk.auth import AuthStatus
+    from sandbox_sdk.batch import AsyncBatch
     from sandbox_sdk.client import AsyncSandboxClient
     from sandbox_sdk.errors import (
+        AdmissionTimeout,
         CallTimeout,
         CommandFailed,
         ConfigError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         ModelTimeout,
         ModelUnavailable,
         ProtocolError,
+        ReplayMiss,
         SandboxBusy,
         SandboxClosed,
         SandboxEnded,
@@ -40,7 +43,11 @@ if TYPE_CHECKING:
         TemplateError,
         UnsupportedParameter,
     )
+    from sandbox_sdk.experiments.preview import BatchPreview
+    from sandbox_sdk.experiments.progress import Progress
     from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.experiments.run_info import RunInfo
+    from sandbox_sdk.experiments.run_result import RunResult, Trial
     from sandbox_sdk.files import AsyncFiles
     from sandbox_sdk.orchestrator import AsyncSDKOrchestrator, ResourceSnapshot
     from sandbox_sdk.process import AsyncProcess
@@ -63,15 +70,19 @@ if TYPE_CHECKING:
         Usage,
         Wall,
     )
-    from sandbox_sdk_sync import Files, Process, Sandbox, SandboxClient, SDKOrchestrator
+    from sandbox_sdk_sync import Batch, Files, Process, Sandbox, SandboxClient, SDKOrchestrator
 
 __all__ = [
+    "AdmissionTimeout",
+    "AsyncBatch",
     "AsyncFiles",
     "AsyncProcess",
     "AsyncSDKOrchestrator",
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AuthStatus",
+    "Batch",
+    "BatchPreview",
     "CallTimeout",
     "CodeError",
     "CodeResult",
@@ -102,9 +113,13 @@ __all__ = [
     "ModelTimeout",
     "ModelUnavailable",
     "Process",
+    "Progress",
     "ProtocolError",
+    "ReplayMiss",
     "ResourceSnapshot",
     "Resources",
+    "RunInfo",
+    "RunResult",
     "SDKOrchestrator",
     "Sandbox",
     "SandboxBusy",
@@ -118,6 +133,7 @@ __all__ = [
     "StateError",
     "TemplateError",
     "TemplateInfo",
+    "Trial",
     "UnsupportedParameter",
     "Usage",
     "Wall",
@@ -133,7 +149,12 @@ _MODULES = (
     "sandbox_sdk.sandbox",
     "sandbox_sdk.client",
     "sandbox_sdk_sync",
+    "sandbox_sdk.batch",
     "sandbox_sdk.experiments.result",
+    "sandbox_sdk.experiments.run_info",
+    "sandbox_sdk.experiments.progress",
+    "sandbox_sdk.experiments.run_result",
+    "sandbox_sdk.experiments.preview",
 )
 """Where the public names live, cheapest to import first."""
 

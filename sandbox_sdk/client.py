@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 from anyio.to_thread import run_sync
 
 from sandbox_sdk.auth import AuthStatus, local_status
+from sandbox_sdk.batch import AsyncBatch
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import SandboxClosed
+from sandbox_sdk.experiments.choice import Choice
+from sandbox_sdk.fresh import FreshSandboxes
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
 from sandbox_sdk.parts import Parts
 from sandbox_sdk.policies import policy
@@ -21,6 +25,12 @@ from sandbox_sdk.requirements import parse_packages, parse_preload
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.spec import parse_spec
 from sandbox_sdk.values import Resources, SandboxInfo, TemplateInfo
+
+if TYPE_CHECKING:
+    from sandbox_sdk.experiments.batches import Batches
+    from sandbox_sdk.experiments.preview import BatchPreview
+    from sandbox_sdk.experiments.run_info import RunInfo
+    from sandbox_sdk.experiments.run_result import RunResult
 
 
 class AsyncSandboxClient:
@@ -177,6 +187,134 @@ class AsyncSandboxClient:
         if known := self._sandboxes.pop(id, None):
             known._forget()  # pyright: ignore[reportPrivateUsage] - part of the deletion
 
+    async def run_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> RunResult:
+        """Run every condition with every sample, each attempt in a fresh sandbox, and record it.
+
+        Called again with the same config it goes on where an earlier call ended, also one that was
+        killed: trials that are done stay, and answers that were paid for are not bought again.
+
+        Args:
+            config: An experiment's fields, and ``dataset``, ``grid``, ``repeats``, ``sandbox``,
+                ``scorers``, ``budget``, ``max_concurrency``, ``fail_on_error`` and
+                ``admission_timeout``; see ``docs/batches.md``.
+            run: ``new`` to start afresh, or the id of the run of this plan to go on with; by
+                default the latest run of this plan, which is returned if it is finished.
+            reuse: The id of a run whose trials are taken where all that decides them is equal.
+            retry_failed: Take up trials that a model's provider or the infrastructure failed.
+            limit: Only the first so many samples.
+            sample_id: Only the samples of these ids.
+
+        Raises:
+            ConfigError: The config is wrong; all faults at once, before anything is done.
+            ModelError: A model cannot be called, as far as is known before.
+            TemplateError: There is no such template.
+            SandboxBusy: Another live process drives the run.
+            SandboxNotFound: There is no run of this id.
+            AdmissionTimeout: Others held all places for sandboxes for too long.
+            StateError: The run could not be opened. Once it is, what cannot be recorded makes the
+                result ``degraded``.
+        """
+        choice = Choice.read(
+            run=run, reuse=reuse, retry_failed=retry_failed, limit=limit, sample_id=sample_id
+        )
+        batch = await self._open_batch(config, choice)
+        await batch._drive()  # pyright: ignore[reportPrivateUsage] - its other half
+        return await batch.result()
+
+    @asynccontextmanager
+    async def start_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> AsyncGenerator[AsyncBatch, None]:
+        """Start a batch that runs beside the body of ``async with``, whose end waits for it.
+
+        An exception that leaves the body cancels the trials under way; calling again takes them up.
+
+        Args:
+            config: As for ``run_batch()``.
+            run: As for ``run_batch()``.
+            reuse: As for ``run_batch()``.
+            retry_failed: As for ``run_batch()``.
+            limit: As for ``run_batch()``.
+            sample_id: As for ``run_batch()``.
+
+        Raises:
+            SandboxError: As for ``run_batch()``.
+        """
+        choice = Choice.read(
+            run=run, reuse=reuse, retry_failed=retry_failed, limit=limit, sample_id=sample_id
+        )
+        batch = await self._open_batch(config, choice)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(batch._drive)  # pyright: ignore[reportPrivateUsage] - its other half
+            try:
+                yield batch
+            except Exception as error:  # noqa: BLE001 - raised again below
+                failure = error  # out of here it would be one of a group
+                group.cancel_scope.cancel()
+            else:
+                await batch.resume()
+        if failure is not None:
+            raise failure
+
+    async def plan_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> BatchPreview:
+        """Return what ``run_batch()`` with the same arguments would do, and do nothing.
+
+        Args:
+            config: As for ``run_batch()``.
+            run: As for ``run_batch()``.
+            reuse: As for ``run_batch()``.
+            retry_failed: As for ``run_batch()``.
+            limit: As for ``run_batch()``.
+            sample_id: As for ``run_batch()``.
+
+        Raises:
+            SandboxError: As for ``run_batch()``.
+        """
+        choice = Choice.read(
+            run=run, reuse=reuse, retry_failed=retry_failed, limit=limit, sample_id=sample_id
+        )
+        batches = await self._batches()
+        return await batches.preview(await batches.plan(config, choice), choice)
+
+    async def get_run(self, id: str) -> RunResult:
+        """Return what a run gave so far, rebuilt from its journal.
+
+        Raises:
+            SandboxNotFound: There is none of this id.
+            StateError: Its folder is damaged.
+        """
+        return await run_sync((await self._batches()).get, id)
+
+    async def list_runs(self) -> list[RunInfo]:
+        """Return all runs in the state folder, oldest first."""
+        return await run_sync((await self._batches()).every)
+
     async def build_template(
         self,
         packages: Iterable[str] | str | os.PathLike[str],
@@ -246,6 +384,15 @@ class AsyncSandboxClient:
                 with anyio.CancelScope(shield=True):
                     await self._opened.aclose()
                 self._opened = None
+
+    async def _batches(self) -> Batches:
+        parts = await self._open()
+        return parts.batches(FreshSandboxes(parts))
+
+    async def _open_batch(self, config: Mapping[str, object], choice: Choice) -> AsyncBatch:
+        batches = await self._batches()
+        opened = await batches.open(await batches.plan(config, choice), choice)
+        return AsyncBatch(opened.run, opened.result)
 
     def _keep(self, info: SandboxInfo, parts: Parts) -> AsyncSandbox:
         return self._sandboxes.setdefault(info.id, AsyncSandbox(info, parts))

@@ -3,7 +3,8 @@
     SandboxError
     ├── ConfigError (ValueError)            what the caller wrote is wrong
     ├── SandboxNotFound (LookupError)       no sandbox, run or model file of that name
-    ├── SandboxBusy                         another live process holds the sandbox
+    ├── SandboxBusy                         another live process holds the sandbox or run
+    ├── AdmissionTimeout (TimeoutError)     no place for a sandbox in time
     ├── SandboxClosed                       used after ``cleanup()``, ``delete`` or ``close()``
     ├── SandboxEnded                        a running sandbox ended, with how it ended
     │   ├── LifetimeExceeded (TimeoutError)     its ``timeout``
@@ -25,6 +26,7 @@
         ├── ModelUnavailable (ConnectionError)  nothing answered at the address
         ├── ModelTimeout (TimeoutError)         no complete answer in time
         ├── ModelRateLimited                    refused for load or quota
+        ├── ReplayMiss (LookupError)            a cassette holds no answer to the call
         └── UnsupportedParameter (ValueError)   the model refuses a parameter
 
 Each class has a stable ``code``; ``sandbox_sdk.wire`` holds the closed table back from a code to
@@ -88,7 +90,7 @@ class SandboxNotFound(SandboxError, LookupError):
 
 
 class SandboxBusy(SandboxError):
-    """Another live process holds the sandbox.
+    """Another live process holds the sandbox, or drives the run.
 
     Attributes:
         owner_pid: The process that holds it.
@@ -101,6 +103,12 @@ class SandboxBusy(SandboxError):
     ) -> None:
         super().__init__(message, sandbox_id=sandbox_id)
         self.owner_pid = owner_pid
+
+
+class AdmissionTimeout(SandboxError, TimeoutError):
+    """There was no place for a sandbox in time: others held all of them."""
+
+    code = "admission_timeout"
 
 
 class SandboxClosed(SandboxError):
@@ -317,6 +325,8 @@ class ModelError(SandboxError):
         retryable: Whether the same call may succeed later.
         retry_after: Seconds the provider asked to wait, where it said so.
         parameter: The parameter it is about, where it is about one.
+        unbilled: Whether the provider surely billed nothing: it refused the call, or was never
+            reached.
     """
 
     code = "model"
@@ -331,6 +341,7 @@ class ModelError(SandboxError):
         retryable: bool = False,
         retry_after: float | None = None,
         parameter: str | None = None,
+        unbilled: bool = False,
     ) -> None:
         super().__init__(message)
         self.model = model
@@ -339,6 +350,7 @@ class ModelError(SandboxError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.parameter = parameter
+        self.unbilled = unbilled
 
 
 class ModelAuthError(ModelError, PermissionError):
@@ -369,6 +381,12 @@ class ModelRateLimited(ModelError):
     """The provider refused the call for load or quota."""
 
     code = "model_rate_limited"
+
+
+class ReplayMiss(ModelError, LookupError):
+    """A cassette that may only replay holds no answer to the call."""
+
+    code = "replay_miss"
 
 
 class UnsupportedParameter(ModelError, ValueError):

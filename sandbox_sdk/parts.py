@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,15 +17,20 @@ from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
+from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
 from sandbox_sdk.values import new_id
 from sandbox_sdk.vault import Vault
 
 if TYPE_CHECKING:
+    from sandbox_sdk.experiments.batches import Batches
+    from sandbox_sdk.experiments.concurrency import Concurrency
     from sandbox_sdk.experiments.models.registry import ModelRegistry
     from sandbox_sdk.experiments.result import ExperimentResult
-    from sandbox_sdk.values import Workplace
+    from sandbox_sdk.values import Sandboxes, Workplace
+
+_PLACES_PER_CORE = 4  # sandboxes of trials at once; most of a trial's time is spent waiting
 
 
 @attrs.define(eq=False)
@@ -51,6 +57,8 @@ class Parts:
     backend: LocalBackend
     closed: bool = False
     _models: ModelRegistry | None = None
+    _admission: Admission | None = None
+    _concurrency: Concurrency | None = None
 
     @classmethod
     async def open(cls, settings: Settings) -> Parts:
@@ -110,6 +118,7 @@ class Parts:
             runs_dir=self.folders.runs,
             models=models,
             run_id=run_id,
+            owner=self.store.owner,
         )
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
@@ -140,6 +149,24 @@ class Parts:
         if ring is None:
             return None
         return partial(sign_manifest, await anyio.to_thread.run_sync(ring.signing_key))
+
+    def batches(self, sandboxes: Sandboxes) -> Batches:
+        """Return what runs this client's batches, in sandboxes made by ``sandboxes``."""
+        from sandbox_sdk.experiments.batches import Batches
+        from sandbox_sdk.experiments.concurrency import Concurrency
+
+        if self._admission is None:
+            self._admission = FixedAdmission(max(4, _PLACES_PER_CORE * (os.cpu_count() or 1)))
+        if self._concurrency is None:
+            self._concurrency = Concurrency()
+        return Batches(
+            runs_dir=self.folders.runs,
+            owner=self.store.owner,
+            models=self._model_registry(),
+            sandboxes=sandboxes,
+            admission=self._admission,
+            concurrency=self._concurrency,
+        )
 
     def _model_registry(self) -> ModelRegistry:
         """The client's models, made on first use: their libraries are large."""

@@ -10,6 +10,7 @@ the source text, so nothing is imported and nothing is lost. The shapes it knows
     property -> T                                 property -> T
     property -> AsyncIterator[T]                  property -> Iterator[T]
     __aenter__, __aexit__, aclose                 __enter__, __exit__, close
+    __aiter__                                     __iter__
 
 Results ``AsyncX``, ``AsyncX | None`` and ``list[AsyncX]`` are wrapped, arguments that may be twins
 unwrapped, ``AsyncIterable`` arguments fed from plain iterables. Any other shape, or a public name
@@ -35,12 +36,12 @@ ROOTS = frozenset({"AsyncSandboxClient"})
 """The classes that users construct; each owns a loop and ends it in ``close()``."""
 
 MARK = "# Generated from "
-RENAMED = {"aclose": "close"}
+RENAMED = {"aclose": "close", "__aiter__": "__iter__"}
 BLOCKING = {"AsyncIterator": "Iterator", "AsyncIterable": "Iterable", "AsyncGenerator": "Generator"}
 UNKNOWN = {"Awaitable", "Coroutine", "Callable", "Future", "AsyncContextManager"}
 """Types with no blocking form. No callbacks: they would run on the loop thread."""
 
-TRANSLATED = {"__init__", "__aenter__", "__aexit__"}
+TRANSLATED = {"__init__", "__aenter__", "__aexit__", "__aiter__"}
 INHERITED = {"__repr__", "__reduce__", "__eq__", "__hash__", "__slots__"}
 """What `Twin` has for all classes. Other names with two underscores are refused."""
 
@@ -128,7 +129,7 @@ class Writer:
         parts += [
             self._method(method, root=root)
             for method in methods.values()
-            if not method.name.startswith("_")
+            if not method.name.startswith("_") or method.name in RENAMED
         ]
         return "\n".join(parts)
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sandbox_sdk.auth import AuthStatus
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.values import Resources, SandboxInfo, TemplateInfo
 from sandbox_sdk_sync._twin import Root
+from sandbox_sdk_sync.batch import Batch
 from sandbox_sdk_sync.orchestrator import SDKOrchestrator
 from sandbox_sdk_sync.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from sandbox_sdk.experiments.preview import BatchPreview
+    from sandbox_sdk.experiments.run_info import RunInfo
+    from sandbox_sdk.experiments.run_result import RunResult
 
 
 class SandboxClient(Root[AsyncSandboxClient]):
@@ -152,6 +159,134 @@ class SandboxClient(Root[AsyncSandboxClient]):
             SandboxBusy: Another live process holds it.
         """
         self._call(self._core.delete_sandbox, id)
+
+    def run_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> RunResult:
+        """Run every condition with every sample, each attempt in a fresh sandbox, and record it.
+
+        Called again with the same config it goes on where an earlier call ended, also one that was
+        killed: trials that are done stay, and answers that were paid for are not bought again.
+
+        Args:
+            config: An experiment's fields, and ``dataset``, ``grid``, ``repeats``, ``sandbox``,
+                ``scorers``, ``budget``, ``max_concurrency``, ``fail_on_error`` and
+                ``admission_timeout``; see ``docs/batches.md``.
+            run: ``new`` to start afresh, or the id of the run of this plan to go on with; by
+                default the latest run of this plan, which is returned if it is finished.
+            reuse: The id of a run whose trials are taken where all that decides them is equal.
+            retry_failed: Take up trials that a model's provider or the infrastructure failed.
+            limit: Only the first so many samples.
+            sample_id: Only the samples of these ids.
+
+        Raises:
+            ConfigError: The config is wrong; all faults at once, before anything is done.
+            ModelError: A model cannot be called, as far as is known before.
+            TemplateError: There is no such template.
+            SandboxBusy: Another live process drives the run.
+            SandboxNotFound: There is no run of this id.
+            AdmissionTimeout: Others held all places for sandboxes for too long.
+            StateError: The run could not be opened. Once it is, what cannot be recorded makes the
+                result ``degraded``.
+        """
+        return self._call(
+            self._core.run_batch,
+            config,
+            run=run,
+            reuse=reuse,
+            retry_failed=retry_failed,
+            limit=limit,
+            sample_id=sample_id,
+        )
+
+    def start_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> AbstractContextManager[Batch]:
+        """Start a batch that runs beside the body of ``with``, whose end waits for it.
+
+        An exception that leaves the body cancels the trials under way; calling again takes them up.
+
+        Args:
+            config: As for ``run_batch()``.
+            run: As for ``run_batch()``.
+            reuse: As for ``run_batch()``.
+            retry_failed: As for ``run_batch()``.
+            limit: As for ``run_batch()``.
+            sample_id: As for ``run_batch()``.
+
+        Raises:
+            SandboxError: As for ``run_batch()``.
+        """
+        return self._portal.enter_as(
+            Batch,
+            self._core.start_batch,
+            config,
+            run=run,
+            reuse=reuse,
+            retry_failed=retry_failed,
+            limit=limit,
+            sample_id=sample_id,
+        )
+
+    def plan_batch(
+        self,
+        config: Mapping[str, object],
+        *,
+        run: str | None = None,
+        reuse: str | None = None,
+        retry_failed: bool = False,
+        limit: int | None = None,
+        sample_id: str | Iterable[str] | None = None,
+    ) -> BatchPreview:
+        """Return what ``run_batch()`` with the same arguments would do, and do nothing.
+
+        Args:
+            config: As for ``run_batch()``.
+            run: As for ``run_batch()``.
+            reuse: As for ``run_batch()``.
+            retry_failed: As for ``run_batch()``.
+            limit: As for ``run_batch()``.
+            sample_id: As for ``run_batch()``.
+
+        Raises:
+            SandboxError: As for ``run_batch()``.
+        """
+        return self._call(
+            self._core.plan_batch,
+            config,
+            run=run,
+            reuse=reuse,
+            retry_failed=retry_failed,
+            limit=limit,
+            sample_id=sample_id,
+        )
+
+    def get_run(self, id: str) -> RunResult:
+        """Return what a run gave so far, rebuilt from its journal.
+
+        Raises:
+            SandboxNotFound: There is none of this id.
+            StateError: Its folder is damaged.
+        """
+        return self._call(self._core.get_run, id)
+
+    def list_runs(self) -> list[RunInfo]:
+        """Return all runs in the state folder, oldest first."""
+        return self._call(self._core.list_runs)
 
     def build_template(
         self,

@@ -14,16 +14,13 @@ import array
 import json
 import os
 import selectors
-import signal
 import socket
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from sandbox_sdk.agent.boot import live_apart
 from sandbox_sdk.agent.sandbox_child import Child, Stage
-
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that a launcher does not heed."""
 
 _LARGEST = 256 * 1024
 _MOST_CHANNELS = 2
@@ -42,13 +39,6 @@ def main(control: str, stage_folder: str) -> None:
     """
     live_apart()
     Launcher(socket.socket(fileno=int(control)), stage_folder).serve()
-
-
-def live_apart() -> None:
-    """Leave the user's terminal: a Ctrl-C in it is the user's business, not ours."""
-    os.setsid()
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Launcher:

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 from sandbox_sdk.agent import uids
+from sandbox_sdk.agent.boot import memory_file
 from sandbox_sdk.isolation.walls import cgroups, kernel, mounts, rlimits
 
 _LAST_WORDS = 4096
@@ -251,14 +252,6 @@ def settle(descriptors: list[int], *, inheritable: bool) -> None:
     for target, descriptor in enumerate(high):
         os.dup2(descriptor, target, inheritable)
     kernel.close_range(len(descriptors), _HIGHEST)
-
-
-def memory_file(text: str) -> int:
-    """Return a descriptor from which the bytes of ``text`` (latin-1) can be read."""
-    descriptor = os.memfd_create("sandbox", os.MFD_CLOEXEC)
-    os.write(descriptor, text.encode("latin-1"))
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
 
 
 def _kill(pidfd: int) -> None:

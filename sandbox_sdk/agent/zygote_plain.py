@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any
 
 from sandbox_sdk.agent import init, keeper, uids, ways, zygote_start
+from sandbox_sdk.agent.boot import live_apart, read_plan
 from sandbox_sdk.agent.cloned_child import Clone, clone, try_clone
 from sandbox_sdk.agent.confinement import DEVICES, Limits, Walls, confine
-from sandbox_sdk.agent.launcher import Launcher, live_apart
+from sandbox_sdk.agent.launcher import Launcher
 from sandbox_sdk.agent.sandbox_child import EMPTY_SECONDS, Child
 from sandbox_sdk.isolation.walls import cgroups, kernel
 
@@ -31,7 +32,7 @@ def serve(control: str, template: str) -> None:
         template: The descriptor of a file with the template, as JSON.
     """
     live_apart()
-    plan = zygote_start.read_plan(int(template))
+    plan = read_plan(int(template))
     os.close(int(template))
     zygote_start.serve(
         int(control),

@@ -6,42 +6,20 @@ A clone, once it is contained, comes back through all of this as ``Born`` and be
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any
 
 from sandbox_sdk.agent import contexts, proof
+from sandbox_sdk.agent.boot import IGNORED, refuse
 from sandbox_sdk.agent.cloned_child import Born
-from sandbox_sdk.agent.launcher import IGNORED, Launcher
+from sandbox_sdk.agent.launcher import Launcher
 
 # Numeric libraries start a thread per core as they are imported, and a fork takes one along.
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-def read_plan(descriptor: int) -> dict[str, Any]:
-    """Return what the zygote was told in a file."""
-    size = os.fstat(descriptor).st_size
-    plan: dict[str, Any] = json.loads(os.pread(descriptor, size, 0))
-    return plan
-
-
-def refuse(control: int, what: str, error: Exception) -> NoReturn:
-    """Tell why there will be no zygote, and end.
-
-    Args:
-        control: The descriptor of the launcher's socket.
-        what: ``walls`` or ``preload``.
-        error: Why.
-    """
-    why = str(error) if what == "walls" else f"{type(error).__name__}: {error}"
-    with socket.socket(fileno=control) as channel:
-        channel.send(json.dumps({"say": "refused", "what": what, "why": why}).encode())
-    sys.exit(1)
 
 
 def serve(

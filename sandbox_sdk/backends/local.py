@@ -177,7 +177,6 @@ class LocalBackend:
         reaper.remove_tree(self._folders.sandbox(id))  # of an attempt that failed
         workspace = self._folders.take_over(blank.workspace.parent, id)
         _fill(workspace, files, None if blank.in_memory else blank.launched.uid or None)
-        self._engine.prepare()
         return workspace
 
     async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from sandbox_sdk.cli.batches import run_
+from sandbox_sdk.cli.compare import compare
 from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
@@ -11,6 +13,7 @@ from sandbox_sdk.cli.keys import keys
 from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
+from sandbox_sdk.cli.runs import runs
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 from sandbox_sdk.cli.templates import template
 from sandbox_sdk.cli.verify import verify
@@ -23,7 +26,9 @@ def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
 
 
-for _command in (demo, execute, list_, export, verify, delete, doctor, policy_):
+for _command in (
+    *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_),
+):
     app.add_command(_command)
 for _group in (models, template, keys):
     app.add_command(_group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import deque
 
@@ -13,6 +14,7 @@ from sandbox_sdk.engine.direct import Direct
 from sandbox_sdk.errors import ProtocolError
 
 _LARGEST_READ = 256 * 1024
+_MOST_WAITING = 64  # frames
 
 
 class SocketChannel:
@@ -30,6 +32,10 @@ class SocketChannel:
         self._socket = sock
         self._splitter = frames.Splitter()
         self._received: deque[bytes] = deque()
+        self._came = anyio.Event()
+        self._over: ConnectionError | ProtocolError | None = None
+        self._listening = False
+        self._loop = asyncio.get_running_loop()
         # A frame's bytes must not mix with another's.
         self._sending = anyio.Lock(fast_acquire=True)
 
@@ -82,24 +88,11 @@ class SocketChannel:
             ProtocolError: What came is no frame.
         """
         while not self._received:
-            try:
-                data = self._socket.recv(_LARGEST_READ)
-            except BlockingIOError:
-                try:
-                    await anyio.wait_readable(self._socket)
-                except anyio.ClosedResourceError as error:
-                    raise ConnectionError("the channel was closed") from error
-                continue
-            except OSError as error:
-                raise ConnectionError(f"the agent is gone: {error}") from error
-            if not data:
-                raise ConnectionError("the agent hung up")
-            try:
-                for frame in self._splitter.feed(data):
-                    self.activity.received(frames.decode(frame))
-                    self._received.append(frame)
-            except ValueError as error:
-                raise ProtocolError(f"the agent broke the protocol: {error}") from error
+            if self._over is not None:
+                raise self._over
+            self._listen()
+            self._came = anyio.Event()
+            await self._came.wait()
         return self._received.popleft()
 
     def close(self) -> None:
@@ -108,5 +101,40 @@ class SocketChannel:
             self.ahead.close()
             self.ahead = None
         if self._socket.fileno() >= 0:
-            anyio.notify_closing(self._socket)
+            self._end(ConnectionError("the channel was closed"))
             self._socket.close()
+
+    def _read(self) -> None:
+        """Take what came, from the event loop itself: a task would cost three turns of it."""
+        try:
+            data = self._socket.recv(_LARGEST_READ)
+            if not data:
+                self._end(ConnectionError("the agent hung up"))
+            for frame in self._splitter.feed(data):
+                self.activity.received(frames.decode(frame))
+                self._received.append(frame)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(ConnectionError(f"the agent is gone: {error}"))
+        except ValueError as error:
+            self._end(ProtocolError(f"the agent broke the protocol: {error}"))
+        if len(self._received) >= _MOST_WAITING:
+            self._unlisten()  # until they are received
+        self._came.set()
+
+    def _end(self, why: ConnectionError | ProtocolError) -> None:
+        """Take nothing any more, and say why."""
+        self._unlisten()
+        self._over = why
+        self._came.set()
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._loop.add_reader(self._socket.fileno(), self._read)
+            self._listening = True
+
+    def _unlisten(self) -> None:
+        if self._listening:
+            self._loop.remove_reader(self._socket.fileno())
+            self._listening = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import json
 import os
 import signal
@@ -16,8 +17,7 @@ from typing import Any
 import anyio
 import attrs
 
-from sandbox_sdk.agent.sandbox_child import memory_file
-from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.agent.boot import memory_file
 from sandbox_sdk.errors import IsolationError, LaunchError, SandboxError, TemplateError
 from sandbox_sdk.isolation import remedies
 from sandbox_sdk.isolation.runtimes.base import RUN, Boot
@@ -97,6 +97,8 @@ class Launcher:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process = process
         self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(control.fileno(), self._read)
         self._launched: dict[str, Launched] = {}
         self._ready = anyio.Event()
         self._refusal: SandboxError | None = None
@@ -119,13 +121,12 @@ class Launcher:
         return self
 
     @classmethod
-    async def start(cls, agent: Path, boot: Boot, supervisor: Supervisor) -> Launcher:
+    async def start(cls, agent: Path, boot: Boot) -> Launcher:
         """Start a launcher.
 
         Args:
             agent: The agent's folder.
             boot: What it is to do, as its runtime says.
-            supervisor: Runs the task that listens to the launcher.
 
         Raises:
             IsolationError: This host does not let a zygote's sandboxes be contained.
@@ -163,8 +164,11 @@ class Launcher:
                 os.close(descriptor)
         ours.setblocking(False)
         launcher = cls(process, ours)
-        await supervisor.start_soon(launcher._listen)
-        await launcher._ready.wait()
+        try:
+            await launcher._ready.wait()
+        except BaseException:
+            await launcher.aclose()
+            raise
         if not launcher.alive:
             await anyio.to_thread.run_sync(process.wait)
             said = await launcher._last_words()
@@ -224,32 +228,34 @@ class Launcher:
                     return
         raise LaunchError(f"the launcher is gone: {await self._last_words()}")
 
-    async def _listen(self) -> None:
-        """Take what the launcher says until it ends."""
+    def _read(self) -> None:
+        """Take one thing that the launcher says, from the event loop itself, until it ends."""
         try:
-            while True:
-                await anyio.wait_readable(self._control)
-                try:
-                    data, ancillary, _, _ = self._control.recvmsg(
-                        _LARGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS)
-                    )
-                except BlockingIOError:
-                    continue
-                if not data:
-                    return
-                rights = array.array("i")
-                for _, _, payload in ancillary:
-                    rights.frombytes(payload)
-                self._take(json.loads(data), list(rights))
-        except OSError:
-            return  # closed on our side, or reset by its death
-        finally:
-            self.alive = False
-            self._ready.set()
-            for launched in self._launched.values():
-                launched.stderr = launched.stderr or "the launcher ended"
-                launched.ended.set()
-                launched.changed.set()
+            data, ancillary, _, _ = self._control.recvmsg(
+                _LARGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS)
+            )
+        except BlockingIOError:
+            return
+        except OSError:  # reset by its death
+            data, ancillary = b"", []
+        if not data:
+            self._end()
+            return
+        rights = array.array("i")
+        for _, _, payload in ancillary:
+            rights.frombytes(payload)
+        self._take(json.loads(data), list(rights))
+
+    def _end(self) -> None:
+        """Take note that it is gone, and its sandboxes with it."""
+        if self.alive:
+            self._loop.remove_reader(self._control.fileno())
+        self.alive = False
+        self._ready.set()
+        for launched in self._launched.values():
+            launched.stderr = launched.stderr or "the launcher ended"
+            launched.ended.set()
+            launched.changed.set()
 
     def _take(self, said: Mapping[str, Any], descriptors: list[int]) -> None:
         if said["say"] == "ready":
@@ -282,6 +288,7 @@ class Launcher:
 
     def _close_control(self) -> None:
         if self._control.fileno() >= 0:
+            self._end()
             self._control.close()
 
 

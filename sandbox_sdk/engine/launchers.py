@@ -8,7 +8,6 @@ from pathlib import Path
 import anyio
 
 from sandbox_sdk.engine.launcher import Launcher
-from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IsolationError
 from sandbox_sdk.isolation.runtimes.base import Runtime, TemplatePlan
 from sandbox_sdk.isolation.runtimes.bubblewrap import Bubblewrap, find
@@ -36,9 +35,8 @@ _MOST_LAUNCHES = 10_000
 class Launchers:
     """Starts launchers on first use and again after their end."""
 
-    def __init__(self, agent: Path, supervisor: Supervisor) -> None:
+    def __init__(self, agent: Path) -> None:
         self._agent = agent
-        self._supervisor = supervisor
         self._runtimes: dict[str, Runtime] = {}
         self._refusals: dict[object, tuple[Wall, ...]] = {}
         self._launchers: dict[object, Launcher] = {}
@@ -120,7 +118,7 @@ class Launchers:
                 return launcher.expect()
             if launcher is not None:
                 self._retired.append(launcher)
-            started = await Launcher.start(self._agent, runtime.boot(shared), self._supervisor)
+            started = await Launcher.start(self._agent, runtime.boot(shared))
             self._launchers[key] = started
             return started.expect()
 

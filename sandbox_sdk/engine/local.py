@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -74,7 +73,6 @@ class Engine:
         uid_range: tuple[int, int],
         pool_size: int,
     ) -> None:
-        self._supervisor = supervisor
         self._templates = templates
         self._places = places
         self._vault = vault
@@ -82,7 +80,6 @@ class Engine:
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
         self._pool = Pool(self._make, self.end, supervisor, most=pool_size)
-        self._spare: deque[Path] = deque()
         self._host: _Host | None = None
         self._looking = anyio.Lock(fast_acquire=True)  # guards _host
 
@@ -104,8 +101,8 @@ class Engine:
 
     async def _make(self, spec: SandboxSpec) -> Blank:
         """Start a sandbox of this spec that is nobody's; raises as ``start`` does."""
-        spare, make = self._spare, self._new_workspace
-        workspace = spare.popleft() if spare else await anyio.to_thread.run_sync(make)
+        workspace = self._places.ready / self._new_name() / "workspace"
+        workspace.mkdir(mode=0o700, parents=True)  # quicker than a thread's turn
         try:
             return await self.start(spec, workspace, name=workspace.parent.name)
         except BaseException:
@@ -115,15 +112,6 @@ class Engine:
 
     def _new_name(self) -> str:
         return f"{self._places.prefix}-{next(self._numbers)}"
-
-    def prepare(self) -> None:
-        """Make the workspace of the sandbox after this; any thread may do so."""
-        self._spare.append(self._new_workspace())
-
-    def _new_workspace(self) -> Path:
-        workspace = self._places.ready / self._new_name() / "workspace"
-        workspace.mkdir(mode=0o700, parents=True)
-        return workspace
 
     async def start(self, spec: SandboxSpec, workspace: Path, *, name: str | None = None) -> Blank:
         """Start a sandbox of this spec over a workspace.
@@ -267,9 +255,6 @@ class Engine:
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
         await self._pool.aclose()
-        for workspace in self._spare:
-            await anyio.to_thread.run_sync(reaper.remove_tree, workspace.parent)
-        self._spare.clear()
         if self._host is not None:
             await self._host.launchers.aclose()
         self._templates.release()
@@ -282,7 +267,7 @@ class Engine:
             if self._host is None:
                 agent = await anyio.to_thread.run_sync(payload.install, self._places.agent)
                 hierarchy, no_group = await anyio.to_thread.run_sync(cgroups.find)
-                launchers = Launchers(agent, self._supervisor)
+                launchers = Launchers(agent)
                 self._host = _Host(
                     agent=agent, launchers=launchers, hierarchy=hierarchy, no_group=no_group
                 )

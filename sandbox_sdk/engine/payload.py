@@ -32,7 +32,7 @@ if task == "init":
 elif task == "launcher":
     from sandbox_sdk.agent.launcher import main as task
 elif task == "template":
-    from sandbox_sdk.agent.zygote import build as task
+    from sandbox_sdk.agent.zygote_build import build as task
 elif task == "plain":
     from sandbox_sdk.agent.zygote_plain import serve as task
 else:

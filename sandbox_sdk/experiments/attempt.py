@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import SandboxError, StateError
 from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.artifacts import ARTIFACTS
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.lock import Lock
+from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.model_loop import ModelLoop
+from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
-from sandbox_sdk.experiments.provenance import environment
+from sandbox_sdk.experiments.paid import PaidAnswers
+from sandbox_sdk.experiments.prices import Prices
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import ResourceUse
-from sandbox_sdk.experiments.run_folder import write_lock
+from sandbox_sdk.experiments.spending import BudgetGate, Spending
 from sandbox_sdk.experiments.tools import Tools
 from sandbox_sdk.values import AttemptState, EndKind, Usage, Workplace
 
@@ -29,39 +32,65 @@ _KEEP_SECONDS = 120.0
 _USAGE_SECONDS = 2.0
 
 
+Wrap = Callable[[ModelProvider], ModelProvider]
+"""Puts something between an attempt and its model, such as a place among its callers."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Surroundings:
+    """What an attempt needs besides its experiment and sandbox.
+
+    Attributes:
+        folder: The run's folder.
+        models: The client's models.
+        lock: Keeps what the run is done with.
+        condition: The label of its condition.
+        wrap: Puts something before its model.
+        past: The answers that were bought for its trial before.
+        gate: The budget it spends of; by default one without bounds.
+    """
+
+    folder: Path
+    models: ModelRegistry
+    lock: Lock
+    condition: str = ""
+    wrap: Wrap | None = None
+    past: PaidAnswers | None = None
+    gate: BudgetGate | None = None
+
+
 class Attempt:
-    """Runs one attempt in a sandbox and notes what happens.
+    """Runs one attempt, in a sandbox if it needs one, and notes what happens.
 
     Args:
         config: The experiment.
-        workplace: The sandbox.
-        folder: The run's folder.
+        workplace: The sandbox; ``None`` for one that only asks a model.
         recorder: Notes what happens.
-        models: The client's models.
+        around: What else it needs.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        workplace: Workplace,
-        folder: Path,
+        workplace: Workplace | None,
         recorder: Recorder,
-        models: ModelRegistry,
+        around: Surroundings,
     ) -> None:
         self._config = config
         self._workplace = workplace
-        self._folder = folder
         self._recorder = recorder
-        self._models = models
+        self._around = around
         self._before: Usage | None = None
-        self._tools = Tools(
-            config.tools or ("python",),
-            workplace,
-            folder,
-            config.limits.tool_output,
-            recorder,
-            models.redactor,
-        )
+        self._tools: Tools | None = None
+        if workplace is not None:
+            self._tools = Tools(
+                config.tools or ("python",),
+                workplace,
+                around.folder,
+                config.limits.tool_output,
+                recorder,
+                around.models.redactor,
+            )
 
     async def run(self) -> Outcome:
         """Run it to its end and return how it ended.
@@ -71,26 +100,27 @@ class Attempt:
             StateError: The journal cannot be written.
         """
         allowance = Allowance(self._config.limits)
-        provider = self._models.request(self._config)[0].name if self._config.model else None
+        models, workplace = self._around.models, self._workplace
         await self._recorder.durable(
             "attempt.started",
-            sandbox=self._workplace.id,
-            provider=provider,
+            sandbox=workplace.id if workplace else None,
+            provider=models.request(self._config)[0].name if self._config.model else None,
             seed=self._config.sampling_seed,
         )
-        await self._workplace.setup()
-        await self._note_sandbox()
+        if workplace is not None:
+            await workplace.setup()
+            await self._note_sandbox(workplace)
         outcome = allowance.out_of_time()
-        with anyio.move_on_after(allowance.seconds + _GRACE_SECONDS):
+        with anyio.move_on_after(allowance.time_left + _GRACE_SECONDS):
             outcome = await self._guarded(allowance)
-        if self._config.artifacts:
-            await self._collect()
+        if self._config.artifacts and workplace is not None:
+            await self._collect(workplace)
         return outcome
 
     async def usage(self) -> ResourceUse | None:
         """Return what the sandbox used since it stood ready, if it still lives."""
         after = None
-        if self._before is None:
+        if self._before is None or self._workplace is None:
             return None
         with anyio.move_on_after(_USAGE_SECONDS):
             try:
@@ -116,22 +146,19 @@ class Attempt:
             # A dead sandbox, or one that cannot do its work, is never the model's failure.
             return failed(AttemptState.INFRA_ERROR, error)
 
-    async def _note_sandbox(self) -> None:
-        workplace = self._workplace
+    async def _note_sandbox(self, workplace: Workplace) -> None:
         isolation = workplace.isolation
         told: Mapping[str, Any] | None = attrs.asdict(isolation) if isolation else None
         limits = [attrs.asdict(limit) for limit in workplace.limits]
-        self._recorder.note("sandbox.ready", isolation=told, limits=limits)
+        self._recorder.standing(told, limits)
         self._before = await workplace.usage()
-        lock: dict[str, Any] = {
-            "schema": 1,
-            "environment": await anyio.to_thread.run_sync(environment),
-            "sandbox": {"id": workplace.id, "isolation": told, "limits": limits},
-            "model": self._config.model,
-        }
-        await write_lock(self._folder, lock)
+        await self._around.lock.sandbox_ready(
+            self._around.condition, sandbox_id=workplace.id, isolation=told, limits=limits
+        )
 
     async def _prepare(self, allowance: Allowance) -> Outcome | None:
+        if self._workplace is None or self._tools is None:
+            return None
         for path, content in self._config.files.items():
             await self._workplace.files.write(path, content)
         if self._config.setup is None:
@@ -149,14 +176,34 @@ class Attempt:
         )
 
     async def _main(self, allowance: Allowance) -> Outcome:
-        if self._config.code is not None:
-            return await self._code(self._config.code, allowance)
-        provider, request = self._models.request(self._config)
-        loop = ModelLoop(self._config, provider, request, self._tools, self._recorder, allowance)
+        if self._config.code is not None and self._tools is not None:
+            return await self._code(self._config.code, self._tools, allowance)
+        around = self._around
+        provider, request = around.models.request(self._config)
+        gate = around.gate or BudgetGate.unbounded(Prices(self._config.prices))
+        spending = Spending(gate, around.models.priced(self._config), around.condition)
+        caller = ModelCaller(
+            around.wrap(provider) if around.wrap else provider,
+            self._config.retries,
+            self._recorder,
+            allowance,
+            spending,
+            around.models.cassette(self._config),
+            past=around.past,
+        )
+        loop = ModelLoop(
+            self._config,
+            caller,
+            request,
+            self._tools,
+            self._recorder,
+            allowance,
+            supports_tools=provider.supports_tools,
+        )
         return await loop.run()
 
-    async def _code(self, code: str, allowance: Allowance) -> Outcome:
-        result = await self._tools.run("python", code, _finite(allowance.seconds))
+    async def _code(self, code: str, tools: Tools, allowance: Allowance) -> Outcome:
+        result = await tools.run("python", code, _finite(allowance.seconds))
         if result.ended is None:
             raise AssertionError("unreachable: the code was run")
         self._recorder.note(
@@ -170,14 +217,14 @@ class Attempt:
             return allowance.out_of_time()
         return decided_by(result.ended, result.output)
 
-    async def _collect(self) -> None:
+    async def _collect(self, workplace: Workplace) -> None:
         """Copy what the config asks for, as far as the sandbox still gives it."""
         collected = None
         reason = f"it took longer than {_KEEP_SECONDS:g} s"
         with anyio.move_on_after(_KEEP_SECONDS):
             try:
-                collected = await self._workplace.collect(
-                    self._config.artifacts, self._folder / ARTIFACTS
+                collected = await workplace.collect(
+                    self._config.artifacts, self._around.folder / ARTIFACTS
                 )
             except StateError:
                 raise

@@ -8,12 +8,19 @@ from typing import Any, Literal
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Price
 from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.fields import read_fields
+from sandbox_sdk.experiments.prices import prices_json
 from sandbox_sdk.experiments.redaction import REDACTED, looks_secret, plain
 from sandbox_sdk.experiments.schema import FIELDS, HINTS, contradictions
+from sandbox_sdk.experiments.tool_kinds import ToolName
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import KIB
+
+CacheMode = Literal["off", "use", "record", "replay"]
+"""``use`` answers from the cassette what it holds and records the rest; ``record`` asks and records
+always; ``replay`` never asks."""
 
 ToolFormat = Literal["auto", "function", "code_block"]
 """How a model asks for a tool: by OpenAI's ``tools``, or by a code block in its answer."""
@@ -33,19 +40,28 @@ class Limits:
 
     Attributes:
         turns: Model calls.
+        messages: Messages of the conversation, the first ones included.
         tokens: Input and output tokens of all model calls together.
+        cost: US dollars of all model calls together; the model needs a price.
         time: Seconds of the whole attempt, waits included.
+        working_time: The same without waits for a provider that refused or failed, and for room in
+            a budget.
         tool_time: Seconds of all tool calls together.
         tool_calls: Tool calls.
+        bad_calls: Tool calls one after the other that cannot be read or are of no tool.
         tool_timeout: Seconds of one tool call; what it wrote by then goes to the model.
         tool_output: Bytes of one tool's output that the model sees; the whole is an artifact.
     """
 
     turns: int = 30
+    messages: int | None = None
     tokens: int | None = None
+    cost: float | None = None
     time: float | None = 3600.0
+    working_time: float | None = None
     tool_time: float | None = None
     tool_calls: int | None = 200
+    bad_calls: int | None = 10
     tool_timeout: float = 30.0
     tool_output: int = 16 * KIB
 
@@ -83,7 +99,7 @@ class ExperimentConfig:
         code: A Python program that is run without any model.
         system: The system message put first.
         parameters: Sampling parameters by OpenAI's names; only those given are sent.
-        tools: What the model may use.
+        tools: What the model may use: ``python``, ``bash``, ``files``, and functions.
         tool_format: How it asks for them; ``auto`` is what suits the provider.
         single_turn: End after the first answer's tools ran; their outcome is the attempt's.
         files: Path in the workspace -> content, written first.
@@ -93,6 +109,9 @@ class ExperimentConfig:
         retries: How often a model call is tried.
         drop_unsupported: Leave out, with a warning, parameters the model refuses.
         seed: Seed of the model's sampling.
+        prices: Model -> what it costs, before public prices.
+        cache: Whether answers come from a cassette, are recorded on one, or both.
+        cassette: The cassette's path.
     """
 
     name: str | None = None
@@ -107,7 +126,7 @@ class ExperimentConfig:
     code: str | None = attrs.field(default=None, repr=_short)
     system: str | None = attrs.field(default=None, repr=_short)
     parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_names)
-    tools: tuple[str, ...] = ()
+    tools: tuple[ToolName, ...] = ()
     tool_format: ToolFormat = "auto"
     single_turn: bool = False
     files: Mapping[str, str | bytes] = attrs.field(factory=dict[str, str | bytes], repr=_names)
@@ -117,6 +136,9 @@ class ExperimentConfig:
     retries: Retries = Retries()
     drop_unsupported: bool = False
     seed: int | None = None
+    prices: Mapping[str, Price] = attrs.field(factory=dict[str, Price], repr=_names)
+    cache: CacheMode = "off"
+    cassette: str | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, object]) -> ExperimentConfig:
@@ -138,6 +160,7 @@ class ExperimentConfig:
         """Return the config with every default filled in, as JSON; secret headers hidden."""
         data = attrs.asdict(self)
         data["files"] = {path: _content_to_json(item) for path, item in self.files.items()}
+        data["prices"] = prices_json(self.prices)
         if headers := self.parameters.get("extra_headers"):
             hidden = {k: REDACTED if looks_secret(k) else v for k, v in headers.items()}
             data["parameters"] = {**data["parameters"], "extra_headers": hidden}
@@ -148,13 +171,6 @@ class ExperimentConfig:
     def digest(self) -> str:
         """The SHA-256 of the config's canonical JSON."""
         return digest(self.to_json())
-
-    @property
-    def trial_key(self) -> str:
-        """The SHA-256 of what decides the outcome: all but the user's own words for it."""
-        words = {"name", "description", "tags", "metadata"}
-        inputs = {key: value for key, value in self.to_json().items() if key not in words}
-        return digest({"inputs": inputs, "sample": 0, "repeat": 1})
 
     @property
     def sampling_seed(self) -> int | None:

@@ -1,15 +1,16 @@
 """The result of a run, derived from its plan and its journal alone.
 
-``run_experiment`` and ``read_run`` both end here, so what was returned once can be rebuilt.
+What was returned once can so be rebuilt, by anyone who has the run's folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Cost, total_cost
 from sandbox_sdk.experiments.journal import Event
 from sandbox_sdk.experiments.result import (
     STATUS,
@@ -33,72 +34,104 @@ LOST = Failure(
 """The error of an attempt that nobody finished."""
 
 
+Lookup = Callable[[str], Event]
+"""Finds the event that stored a message or a sandbox's standing for all attempts, by digest."""
+
+
+@attrs.frozen(kw_only=True)
+class TrialFacts:
+    """What the plan says of a trial.
+
+    Attributes:
+        name: The user's name for the run.
+        config_digest: SHA-256 of the experiment's config.
+        model: The model that is asked.
+        sdk: The version of the SDK.
+        sandbox: The sandbox that the run was planned for, if it is one.
+    """
+
+    name: str | None
+    config_digest: str
+    model: str | None
+    sdk: str
+    sandbox: str | None
+
+
 def derive_result(
-    plan: Mapping[str, Any], events: Iterable[Event], *, live: bool = False
+    facts: TrialFacts, events: Iterable[Event], lookup: Lookup | None = None
 ) -> ExperimentResult | None:
-    """Return what a run gave.
+    """Return what the last attempt of a trial gave.
 
     Args:
-        plan: The run's plan.
-        events: Its journal.
-        live: Whether a process still runs it; an attempt that has not ended is then not lost.
+        facts: What the plan says of the trial.
+        events: The trial's events, from the start of an attempt on.
+        lookup: Finds what another attempt stored.
 
     Returns:
-        The result, or ``None`` if no attempt started, or the one that did still runs.
+        The result; its state is ``lost`` if the attempt never ended. ``None`` if none started.
     """
-    fold = _Fold(plan)
+    fold: _Fold | None = None
     for event in events:
-        fold.take(event)
-    if fold.started is None or (live and fold.finished is None):
-        return None
-    return fold.result()
+        if event.type == "attempt.started":
+            fold = _Fold(facts, event, lookup)
+        elif fold is not None:
+            fold.take(event)
+    return fold.result() if fold else None
 
 
 # Any: an event's data is JSON that this process, or one before it, wrote through ``Recorder``.
 class _Fold:
-    """Takes one event after the other and adds them up."""
+    """Takes one event of an attempt after the other and adds them up."""
 
-    def __init__(self, plan: Mapping[str, Any]) -> None:
-        self.started: Event | None = None
-        self.finished: Event | None = None
-        self._plan = plan
-        self._last: Event | None = None
+    def __init__(self, facts: TrialFacts, started: Event, lookup: Lookup | None) -> None:
+        self._facts = facts
+        self._started = self._last = started
+        self._finished: Event | None = None
+        self._lookup = lookup
         self._known: dict[str, Mapping[str, Any]] = {}
         self._messages: list[Mapping[str, Any]] = []
         self._calls: dict[int, ToolCall] = {}
         self._artifacts: dict[tuple[str, str], Artifact] = {}
         self._warnings: dict[str, None] = {}
         self._usage = TokenUsage()
+        self._costs: list[Cost | None] = []
+        self._asked: set[int] = set()  # calls that were sent and have not ended
+        self._unanswered = 0  # sends that may have been billed
         self._model_time = self._retries_wait = 0.0
         self._answer: Mapping[str, Any] = {}
         self._output: str | None = None
-        config = plan["config"]
         self._provenance = Provenance(
-            requested_model=config.get("model"),
-            sdk_version=plan["sdk"],
-            sandbox_id=plan["sandbox"],
+            requested_model=facts.model,
+            provider=started.data["provider"],
+            seed=started.data["seed"],
+            mock=started.data["provider"] == "mock",
+            sdk_version=facts.sdk,
+            sandbox_id=started.data["sandbox"] or "",
         )
 
     def take(self, event: Event) -> None:
         self._last = event
         data = event.data
+        if "role" in data:
+            return  # a call of a scorer, which is no part of the attempt
         match event.type:
-            case "attempt.started":
-                self.started = event
-                self._provenance = attrs.evolve(
-                    self._provenance,
-                    provider=data["provider"],
-                    seed=data["seed"],
-                    mock=data["provider"] == "mock",
-                )
             case "sandbox.ready":
-                self._provenance = attrs.evolve(self._provenance, isolation=data["isolation"])
+                told = data if "isolation" in data else self._stored(data["digest"])
+                self._provenance = attrs.evolve(self._provenance, isolation=told["isolation"])
             case "message.added":
-                message = data.get("message") or self._known[data["digest"]]
-                self._known[data["digest"]] = message
-                self._messages.append(message)
+                identity = data["digest"]
+                if identity not in self._known:
+                    told = data if "message" in data else self._stored(identity)
+                    self._known[identity] = told["message"]
+                self._messages.append(self._known[identity])
+            case "model.requested":
+                self._asked.add(data["call"])
             case "model.retried":
                 self._retries_wait += data["wait"]
+                self._unanswered += data.get("billed") is None
+            case "model.failed":
+                self._asked.discard(data["call"])
+                self._unanswered += data.get("billed") is None
             case "model.responded":
                 self._take_answer(data)
             case "tool.requested":
@@ -121,22 +154,20 @@ class _Fold:
             case "warning":
                 self._warnings[data["text"]] = None
             case "attempt.finished":
-                self.finished = event
+                self._finished = event
             case _:
                 pass  # told for people, or by a newer version
 
     def result(self) -> ExperimentResult:
-        started, last = self.started, self.finished or self._last
-        if started is None or last is None:
-            raise AssertionError("unreachable: the caller looked")
-        end: Mapping[str, Any] = self.finished.data if self.finished else {}
+        started, last = self._started, self._finished or self._last
+        end: Mapping[str, Any] = self._finished.data if self._finished else {}
         state = AttemptState(end.get("state", AttemptState.LOST))
         texts: list[str] = self._answer.get("texts", [])
         output = self._output if self._output is not None else (texts[0] if texts else "")
         return ExperimentResult(
             id=started.run,
-            name=self._plan["config"].get("name"),
-            config_digest=self._plan["config_digest"],
+            name=self._facts.name,
+            config_digest=self._facts.config_digest,
             status=STATUS[state],
             state=state,
             output=output,
@@ -146,10 +177,11 @@ class _Fold:
             messages=tuple(self._messages),
             tool_calls=tuple(self._calls[index] for index in sorted(self._calls)),
             usage=self._usage,
+            cost=total_cost(self._costs),
             timings=Timings(
                 started_at=started.time,
                 completed_at=last.time,
-                total_time=last.monotonic - started.monotonic,
+                total_time=end.get("total_time", last.monotonic - started.monotonic),
                 model_time=self._model_time,
                 tool_time=sum(call.duration for call in self._calls.values()),
                 retries_wait=self._retries_wait,
@@ -157,14 +189,28 @@ class _Fold:
             artifacts=tuple(self._artifacts.values()),
             resource_usage=_value(ResourceUse, end.get("resource_usage")),
             limit=_value(LimitHit, end.get("limit")),
-            error=_value(Failure, end.get("error")) if self.finished else LOST,
-            warnings=tuple(self._warnings),
+            error=_value(Failure, end.get("error")) if self._finished else LOST,
+            warnings=(*self._warnings, *self._possibly_billed()),
             provenance=self._provenance,
         )
 
+    def _stored(self, identity: str) -> Mapping[str, Any]:
+        if self._lookup is None:
+            raise AssertionError("unreachable: nothing else stores for a run of one attempt")
+        return self._lookup(identity).data
+
+    def _possibly_billed(self) -> list[str]:
+        sends = self._unanswered + len(self._asked)
+        if not sends:
+            return []
+        said = "model calls were sent and got no answer; they may have been billed, and are in no"
+        return [f"{sends} {said} count of tokens or cost"]
+
     def _take_answer(self, data: Mapping[str, Any]) -> None:
         self._answer = data
+        self._asked.discard(data["call"])
         self._usage += TokenUsage(**data["usage"])
+        self._costs.append(Cost.from_json(data["cost"]) if data.get("cost") else None)
         self._model_time += data["duration"]
         self._warnings |= dict.fromkeys(data["warnings"])
         self._provenance = attrs.evolve(
@@ -172,6 +218,7 @@ class _Fold:
             response_model=data["response_model"],
             system_fingerprint=data["system_fingerprint"],
             mock=data["mock"],
+            replayed=self._provenance.replayed or data.get("replayed", False),
         )
 
     def _take_tool(self, data: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anyio.to_thread
 
@@ -21,16 +22,18 @@ from sandbox_sdk.crypto_utils.manifests import MANIFEST, SIGNATURE, SUMS, sums_t
 from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.artifacts import artifact_path
-from sandbox_sdk.experiments.export_tables import (
-    attempt_row,
-    json_text,
-    to_csv,
-    to_jsonl,
-    trial_row,
-)
+from sandbox_sdk.experiments.export_tables import json_text, more_of, write_csv
 from sandbox_sdk.experiments.export_texts import folder_name, readme, summary
-from sandbox_sdk.experiments.journal import JOURNAL
-from sandbox_sdk.experiments.run_folder import LOCK, PLAN, RunRecord, read_run
+from sandbox_sdk.experiments.journal import JOURNAL, scan_events
+from sandbox_sdk.experiments.run_folder import LOCK, PLAN, SAMPLES
+from sandbox_sdk.experiments.run_record import RunRecord, read_run
+from sandbox_sdk.experiments.tables import (
+    OUTCOMES,
+    TRIALS_CSV,
+    TRIALS_JSONL,
+    outcome_rows,
+    trial_rows,
+)
 from sandbox_sdk.values import Artifact
 
 _SCHEMA = 1
@@ -99,26 +102,29 @@ def export_run(folder: Path, target: Path, sign: Callable[[bytes], bytes] | None
 def _build(record: RunRecord, draft: Path, sign: Callable[[bytes], bytes] | None) -> None:
     """Write every file of the export."""
     files: dict[str, dict[str, Any]] = {}
-    trial = str(record.plan["trial"])
-    result = record.result
-    rows = [trial_row(result, trial)] if result else []
-    texts = {
-        PLAN: json_text(record.plan, indent=2),
-        LOCK: json_text(record.lock or {}, indent=2),
-        JOURNAL: b"".join(event.to_line() for event in record.events),
-        "result.json": json_text(result.to_dict() if result else None, indent=2),
-        "trials.csv": to_csv(rows),
-        "trials.jsonl": to_jsonl(rows),
-        "attempts.jsonl": to_jsonl([attempt_row(result, trial)] if result else []),
-        "README.txt": readme(record).encode("utf-8", "backslashreplace"),
-    }
-    counts = {"trials.csv": len(rows), "trials.jsonl": len(rows), JOURNAL: len(record.events)}
-    for name, data in texts.items():
-        entry = _write(draft / name, data)
-        files[name] = {**entry, "media_type": _MEDIA_TYPES[Path(name).suffix]}
-        if name in counts:
-            files[name]["rows"] = counts[name]
-    for artifact in result.artifacts if result else ():
+
+    def add(name: str, write: Callable[[IO[bytes]], object], **more: Any) -> None:
+        entry = _write(draft / name, write)
+        files[name] = {**entry, "media_type": _MEDIA_TYPES[Path(name).suffix], **more}
+
+    def text(data: bytes) -> Callable[[IO[bytes]], object]:
+        return lambda file: file.write(data)
+
+    trials = {"rows": len(record.keys)}
+    add(PLAN, text(json_text(record.plan, indent=2)))
+    add(LOCK, text(json_text(record.lock or {}, indent=2)))
+    add(JOURNAL, partial(_journal, record), rows=record.ledger.events)
+    if record.sandbox_id:
+        result = record.result
+        add("result.json", text(json_text(result.to_dict() if result else None, indent=2)))
+    if (record.folder / SAMPLES).exists():
+        add(SAMPLES, text((record.folder / SAMPLES).read_bytes()))
+    add(OUTCOMES, partial(write_csv, outcome_rows(record)), **trials)
+    add(TRIALS_CSV, partial(write_csv, _trials(record)), **trials)
+    add(TRIALS_JSONL, partial(_jsonl, _trials(record)), **trials)
+    add("attempts.jsonl", partial(_jsonl, _attempts(record)))
+    add("README.txt", text(readme(record).encode("utf-8", "backslashreplace")))
+    for artifact in _artifacts(record):
         name = str(artifact_path(Path(), artifact.sha256))
         if name not in files:
             entry = _copy(record, artifact, draft / name)
@@ -127,12 +133,41 @@ def _build(record: RunRecord, draft: Path, sign: Callable[[bytes], bytes] | None
         {"schema": _SCHEMA, "run": summary(record), "files": dict(sorted(files.items()))}, indent=2
     )
     sums = {name: entry["sha256"] for name, entry in files.items()}
-    sums[MANIFEST] = _write(draft / MANIFEST, manifest)["sha256"]
+    sums[MANIFEST] = _write(draft / MANIFEST, text(manifest))["sha256"]
     if sign is not None:
-        sums[SIGNATURE] = _write(draft / SIGNATURE, sign(manifest))["sha256"]
-    _write(draft / SUMS, sums_text(sums))
+        sums[SIGNATURE] = _write(draft / SIGNATURE, text(sign(manifest)))["sha256"]
+    _write(draft / SUMS, text(sums_text(sums)))
     for path, _, _ in os.walk(draft):
         sync_folder(Path(path))
+
+
+def _journal(record: RunRecord, file: IO[bytes]) -> None:
+    for placed in scan_events(record.folder / JOURNAL):
+        file.write(placed.event.to_line())
+
+
+def _trials(record: RunRecord) -> Iterator[dict[str, Any]]:
+    for index, row in enumerate(trial_rows(record)):
+        yield {**row, **more_of(record.result_of(index))}
+
+
+def _attempts(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Yield the last attempt of each trial with all there is to say of it."""
+    for index, key in enumerate(record.keys):
+        if (result := record.result_of(index)) is not None:
+            attempt = record.ledger.row(index).attempts
+            yield {"trial": key, "attempt": attempt, **result.to_dict()}
+
+
+def _artifacts(record: RunRecord) -> Iterator[Artifact]:
+    for index in range(len(record.keys)):
+        if (result := record.result_of(index)) is not None:
+            yield from result.artifacts
+
+
+def _jsonl(rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
+    for row in rows:
+        file.write(json_text(row))
 
 
 def _put(draft: Path, place: Path) -> Path:
@@ -152,12 +187,16 @@ def _put(draft: Path, place: Path) -> Path:
     return place
 
 
-def _write(path: Path, data: bytes) -> dict[str, Any]:
-    with path.open("xb") as file:
-        file.write(data)
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> dict[str, Any]:
+    """Write a new file, durable on return, and return its size and SHA-256."""
+    with path.open("x+b") as file:
+        write(file)
         file.flush()
         os.fsync(file.fileno())
-    return {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        size = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size_bytes": size, "sha256": sha256}
 
 
 def _copy(record: RunRecord, artifact: Artifact, target: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables of an export, one row per trial and one per attempt, derived from the result."""
+"""Rows as CSV and JSON that open anywhere, whatever hostile text is in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import IO, Any
 
 from sandbox_sdk.experiments.result import ExperimentResult
 
@@ -20,47 +20,19 @@ def json_text(value: object, *, indent: int | None = None) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def trial_row(result: ExperimentResult, trial: str) -> dict[str, Any]:
-    """Return the row of a trial."""
-    provenance, timings, use = result.provenance, result.timings, result.resource_usage
+def more_of(result: ExperimentResult | None) -> dict[str, Any]:
+    """Return what an export's row of a trial has besides those of the run's own tables."""
     return {
-        "run": result.id,
-        "trial": trial,
-        "name": result.name,
-        "model": provenance.requested_model,
-        "response_model": provenance.response_model,
-        "mock": provenance.mock,
-        "status": result.status,
-        "state": result.state.value,
-        "stop_reason": result.stop_reason,
-        "limit": result.limit.type if result.limit else None,
-        "error": result.error.type if result.error else None,
-        "error_message": result.error.message if result.error else None,
-        "attempts": 1,
-        "tool_calls": len(result.tool_calls),
-        "requests": result.usage.requests,
-        "input_tokens": result.usage.input_tokens,
-        "output_tokens": result.usage.output_tokens,
-        "cost": result.cost,
-        "started_at": timings.started_at,
-        "total_time": timings.total_time,
-        "working_time": timings.working_time,
-        "model_time": timings.model_time,
-        "tool_time": timings.tool_time,
-        "cpu_seconds": use.cpu_seconds if use else None,
-        "memory_peak_bytes": use.memory_peak_bytes if use else None,
-        "output": result.output,
+        "response_model": result.provenance.response_model if result else None,
+        "error_message": result.error.message if result and result.error else None,
+        "working_time": result.timings.working_time if result else None,
+        "output": result.output if result else None,
     }
 
 
-def attempt_row(result: ExperimentResult, trial: str) -> dict[str, Any]:
-    """Return the row of an attempt: all there is to say of it."""
-    return {"trial": trial, "attempt": 1, **result.to_dict()}
-
-
-def to_csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return rows as CSV. Text that a spreadsheet would run as a formula gets a quote in front."""
-    text = io.StringIO(newline="")
+def write_csv(rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
+    """Write rows as CSV. Text that a spreadsheet would run as a formula gets a quote in front."""
+    text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
     writer: csv.DictWriter[str] | None = None
     for row in rows:
         if writer is None:
@@ -68,12 +40,8 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
             writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\r\n")
             writer.writeheader()
         writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return rows as lines of JSON."""
-    return b"".join(map(json_text, rows))
+    text.flush()
+    text.detach()  # the file is the caller's to close
 
 
 def _cell(value: object) -> object:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox_sdk.experiments.run_folder import RunRecord
+from sandbox_sdk.experiments.run_record import RunRecord
 
 _README = """\
 One run of an experiment, exported by sandbox-sdk {sdk}.
 
 run:      {run}
-status:   {status} ({state})
+ended:    {ended}
 model:    {model}
 
 Check that nothing changed:   sha256sum -c SHA256SUMS
@@ -23,13 +23,13 @@ Check who signed it:          sandbox-sdk verify --key PUBLIC_KEY .
 MANIFEST.json    what is here: every file with its size, SHA-256 and kind
 plan.json        what was to be done: the config with every default
 lock.json        what it was done with: versions, kernel, isolation in force
-events.jsonl     what happened, in order; everything below is derived from it
-result.json      the result
-trials.csv       one row per trial (trials.jsonl is the same); a quote stands in front of
+{samples}events.jsonl     what happened, in order; everything below is derived from it
+{result}outcomes.csv     what each trial came to, in plan order
+trials.csv       how each went (trials.jsonl is the same); a quote stands in front of
                  text that a spreadsheet would run as a formula
-attempts.jsonl   one row per attempt, with messages and tool calls
+attempts.jsonl   the last attempt of each trial, with messages and tool calls
 artifacts/       files from the sandbox and whole outputs of tools, named by their SHA-256;
-                 result.json says which name each had
+                 attempts.jsonl says which name each had
 
 Texts and artifacts were written by a model or its code: do not run or open them as trusted.
 """
@@ -45,28 +45,38 @@ def folder_name(record: RunRecord) -> str:
 
 def summary(record: RunRecord) -> Mapping[str, Any]:
     """Return the run in a few fields, for the manifest."""
-    result = record.result
-    return {
+    ledger = record.ledger
+    told: dict[str, Any] = {
         "id": record.id,
-        "sandbox": record.sandbox_id,
+        "sandbox": record.sandbox_id or None,
         "created_at": record.created_at,
-        "status": result.status if result else None,
-        "state": result.state.value if result else None,
         "config_digest": record.plan["config_digest"],
-        "trials": 1 if result else 0,
-        "mock": result.provenance.mock if result else None,
+        "trials": ledger.ended,
+        "planned": len(record.keys),
+        "states": {state.value: count for state, count in sorted(ledger.states.items()) if count},
+        "mock": any(row is not None and row.mock for row in ledger.rows),
     }
+    if record.sandbox_id:
+        result = record.result
+        told["status"] = result.status if result else None
+        told["state"] = result.state.value if result else None
+    return told
 
 
 def readme(record: RunRecord) -> str:
     """Return the text that says what an export is and how to check it."""
-    result = record.result
-    asked = record.plan["config"].get("model") or "none: code alone"
+    one, ledger = bool(record.sandbox_id), record.ledger
+    models = {each["config"].get("model") for each in record.plan["conditions"]}
+    mock = any(row is not None and row.mock for row in ledger.rows)
+    states = ", ".join(
+        f"{state.value} {count}" for state, count in sorted(ledger.states.items()) if count
+    )
     return _README.format(
-        sdk=result.provenance.sdk_version if result else "",
+        sdk=record.plan["sdk"],
         run=record.id,
-        status=result.status if result else "never started",
-        state=result.state.value if result else "never started",
-        model=asked
-        + " (a mock: the answers are scripted)" * bool(result and result.provenance.mock),
+        ended=f"{ledger.ended:,} of {len(record.keys):,} trials ({states or 'never started'})",
+        model=", ".join(sorted(model or "none: code alone" for model in models))
+        + " (a mock: the answers are scripted)" * mock,
+        result="result.json      the result\n" if one else "",
+        samples="samples.jsonl    the dataset\n" if record.plan["dataset"] else "",
     )

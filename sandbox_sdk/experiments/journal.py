@@ -8,11 +8,10 @@ line torn by a crash is ignored on reading; damage anywhere else is an error.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.durable import sync_folder
-from sandbox_sdk.errors import StateError
+from sandbox_sdk.errors import SandboxBusy, StateError
 from sandbox_sdk.experiments.redaction import Redactor
+from sandbox_sdk.experiments.run_lease import RunLease
 
 JOURNAL = "events.jsonl"
 
@@ -55,8 +55,7 @@ class Event:
     def to_line(self) -> bytes:
         """Return the event as one line of JSON in ASCII."""
         fields = {name: getattr(self, name) for name in _NAMES}
-        text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
-        return text.encode("ascii") + b"\n"
+        return _ENCODER.encode(fields).encode("ascii") + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Event:
@@ -84,37 +83,85 @@ class Event:
             raise ValueError("nested too deep") from None
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _NAMES = tuple(field.name for field in attrs.fields(Event))
 
 
+Durable = Callable[[Event, int, int], None]
+"""Told of each event once it is on the disk, with where its line begins and ends."""
+
+
 class Journal:
-    """Appends the events of one run to a file. Made with ``create()``; closed with ``aclose()``.
+    """Appends the events of one run to a file. Made with ``open()``; closed with ``aclose()``.
 
     Every event passes the redactor before it is kept, so the file, and everything derived from
-    it, holds no known secret. After a write has failed, every later ``commit()`` fails too.
+    it, holds no known secret. After a write has failed, every later ``append()`` and ``commit()``
+    fails too. Only events that are not yet on the disk are held in memory.
+
+    Args:
+        path: The file.
+        run: The run's id.
+        redactor: Removes secrets.
+        descriptor: The file, open for appending.
+        lease: The right to write it.
+        size: Bytes it has.
+        events: Events it has.
     """
 
-    def __init__(self, path: Path, run: str, redactor: Redactor, descriptor: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        run: str,
+        redactor: Redactor,
+        descriptor: int,
+        *,
+        lease: RunLease | None = None,
+        size: int = 0,
+        events: int = 0,
+    ) -> None:
         self.path = path
         self.run = run
-        self.events: list[Event] = []
+        self.on_durable: Durable | None = None
         self._redactor = redactor
         self._descriptor = descriptor
-        self._pending: list[bytes] = []
-        self._durable = 0
-        self._size = 0
-        self._failure: StateError | None = None
-        self._writing = anyio.Lock()  # guards the file; held while a thread writes
+        self._lease = lease
+        self._size = size
+        self._count = self._durable = events
+        self._pending: list[tuple[Event, bytes]] = []
+        self._failure: StateError | SandboxBusy | None = None
+        self._writing = anyio.Lock(fast_acquire=True)  # guards the file; held while a thread writes
 
     @classmethod
-    async def create(cls, path: Path, run: str, redactor: Redactor) -> Journal:
-        """Create the file, which must not exist, in a folder that does.
+    async def open(
+        cls,
+        path: Path,
+        run: str,
+        redactor: Redactor,
+        *,
+        lease: RunLease | None = None,
+        size: int = 0,
+        events: int = 0,
+    ) -> Journal:
+        """Open the file, made if need be, in a folder that exists.
+
+        Args:
+            path: The file.
+            run: The run's id.
+            redactor: Removes secrets.
+            lease: The right to write it, looked at before each write.
+            size: Bytes of it that are good, as ``scan_events`` told; what follows is cut off.
+            events: How many events these hold.
 
         Raises:
-            StateError: It cannot be created.
+            StateError: It cannot be opened.
         """
-        descriptor = await anyio.to_thread.run_sync(_create, path)
-        return cls(path, run, redactor, descriptor)
+        descriptor = await anyio.to_thread.run_sync(_open, path, size)
+        return cls(path, run, redactor, descriptor, lease=lease, size=size, events=events)
+
+    @property
+    def failure(self) -> StateError | SandboxBusy | None:
+        """Why nothing more can be recorded, if nothing can."""
+        return self._failure
 
     def append(
         self, type: str, *, trial: str | None = None, attempt: int | None = None, **data: Any
@@ -123,21 +170,26 @@ class Journal:
 
         Raises:
             StateError: An earlier write failed.
+            SandboxBusy: Another process has taken the run over.
         """
         if self._failure:
             raise self._failure
         event = Event(
-            seq=len(self.events) + 1,
+            seq=self._count + 1,
             time=time.time(),
             monotonic=time.monotonic(),
             type=type,
             run=self.run,
             trial=trial,
             attempt=attempt,
-            data=self._redactor.value(data),
+            data=data,
         )
-        self._pending.append(event.to_line())
-        self.events.append(event)
+        line = event.to_line()
+        if self._redactor.finds(line):
+            event = attrs.evolve(event, data=self._redactor.value(data))
+            line = event.to_line()
+        self._pending.append((event, line))
+        self._count += 1
         return event
 
     async def commit(self) -> None:
@@ -145,22 +197,25 @@ class Journal:
 
         Raises:
             StateError: It cannot be: the disk is full or failed.
+            SandboxBusy: Another process has taken the run over.
         """
-        target = len(self.events)
+        target = self._count
         async with self._writing:
             if self._failure:
                 raise self._failure
             if self._durable >= target:
                 return  # another writer's commit covered ours while we waited
-            lines = self._pending[:]
+            batch = self._pending[:]
+            data = b"".join(line for _, line in batch)
             # A cancelled caller still waits for the thread, so the counts below always hold.
             try:
-                await anyio.to_thread.run_sync(self._write, lines)
-            except StateError as error:
+                await anyio.to_thread.run_sync(self._write, data)
+            except (StateError, SandboxBusy) as error:
                 self._failure = error
                 raise
-            self._durable += len(lines)
-            del self._pending[: len(lines)]
+            del self._pending[: len(batch)]
+            self._durable += len(batch)
+            self._tell(batch)
 
     async def aclose(self) -> None:
         """Make durable what is pending, unless a write failed, and close the file."""
@@ -173,19 +228,74 @@ class Journal:
                 if descriptor >= 0:
                     os.close(descriptor)
 
-    def _write(self, lines: list[bytes]) -> None:
-        data = b"".join(lines)
+    def _tell(self, batch: list[tuple[Event, bytes]]) -> None:
+        for event, line in batch:
+            start = self._size
+            self._size += len(line)
+            if self.on_durable is not None:
+                self.on_durable(event, start, self._size)
+
+    def _write(self, data: bytes) -> None:
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
-            os.fdatasync(self._descriptor)
+            with self._lease.held() if self._lease else contextlib.nullcontext():
+                written = 0
+                while written < len(data):
+                    written += os.write(self._descriptor, data[written:])
+                os.fdatasync(self._descriptor)
         except OSError as error:
+            if isinstance(error, StateError):
+                raise
             # Half a line must not stay in front of nothing: readers would call it torn for ever.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
             raise _state_error("written", self.path, error) from error
-        self._size += len(data)
+
+
+@attrs.frozen
+class Placed:
+    """An event and where its line stands in the journal.
+
+    Attributes:
+        event: The event.
+        start: Where its line begins.
+        end: Where the next one begins.
+    """
+
+    event: Event
+    start: int
+    end: int
+
+
+def scan_events(path: Path) -> Iterator[Placed]:
+    """Yield the events of a journal one by one; a last line torn by a crash is left out.
+
+    Raises:
+        StateError: It cannot be read, or is damaged anywhere but at its end.
+    """
+    bad = count = start = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return  # its write did not finish
+                end = start + len(line)
+                try:
+                    event = Event.from_line(line)
+                except ValueError:
+                    bad, start = bad or number, end
+                    continue
+                count += 1
+                if bad or event.seq != count:
+                    raise StateError(
+                        f"the journal {path} is damaged at line {bad or number}: events before "
+                        "and after it cannot be trusted together; restore the file from a copy"
+                    )
+                yield Placed(event, start, end)
+                start = end
+    except OSError as error:
+        if isinstance(error, StateError):
+            raise
+        raise _state_error("read", path, error) from error
 
 
 def read_events(path: Path) -> list[Event]:
@@ -194,60 +304,30 @@ def read_events(path: Path) -> list[Event]:
     Raises:
         StateError: It cannot be read, or is damaged anywhere but at its end.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise _state_error("read", path, error) from error
-    # What follows the last newline is empty, or a line whose write did not finish.
-    events: list[Event] = []
-    bad = 0
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            event = Event.from_line(line)
-        except ValueError:
-            bad = bad or number
-            continue
-        if bad or event.seq != len(events) + 1:
-            raise StateError(
-                f"the journal {path} is damaged at line {bad or number}: events before and after "
-                "it cannot be trusted together; restore the file from a copy"
-            )
-        events.append(event)
-    return events
+    return [placed.event for placed in scan_events(path)]
 
 
-def _create(path: Path) -> int:
+def _open(path: Path, size: int) -> int:
     try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
-            # Held while the run lives; the kernel lets go when its process dies. Waits only for
-            # a reader that looks at this moment: nobody else writes a file made just now.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not size and b"\n" in path.read_bytes():
+                raise StateError(
+                    f"the journal {path} exists and holds none of the events it should; restore "
+                    "it from a copy; it was not touched"
+                )
+            # What follows the last good line would make the next one unreadable.
+            os.ftruncate(descriptor, size)
             sync_folder(path.parent)
         except OSError:
             os.close(descriptor)
             raise
     except OSError as error:
-        raise _state_error("created", path, error) from error
+        if isinstance(error, StateError):
+            raise
+        raise _state_error("opened", path, error) from error
     return descriptor
-
-
-def is_held(path: Path) -> bool:
-    """Return whether a live process has the journal open for writing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise _state_error("read", path, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _state_error(verb: str, path: Path, error: OSError) -> StateError:

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
 import attrs
 
-from sandbox_sdk.errors import (
-    ModelAuthError,
-    ModelError,
-    ModelNotFound,
-    UnsupportedParameter,
-)
 from sandbox_sdk.experiments import code_blocks
 from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.digests import digest
-from sandbox_sdk.experiments.models import retries
-from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
-from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, decided_by, failed, stopped_by
+from sandbox_sdk.experiments.model_call import ModelCaller
+from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest, ToolUse
+from sandbox_sdk.experiments.opening import opening, uses_blocks
+from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, Stopped, decided_by, stopped_by
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.result import Failure, ToolError
-from sandbox_sdk.experiments.tools import ToolResult, Tools, tool_schemas
+from sandbox_sdk.experiments.tool_kinds import programs_of, tool_schemas
+from sandbox_sdk.experiments.tools import ToolResult, Tools
 from sandbox_sdk.values import AttemptState
-
-_WRONG_CONFIG = (ModelAuthError, ModelNotFound, UnsupportedParameter)
-# What no retry mends, because the config asks for it.
-
-
-class Stopped(Exception):
-    """Ends the loop with an outcome."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.state)
-        self.outcome = outcome
 
 
 class ModelLoop:
@@ -44,32 +26,33 @@ class ModelLoop:
 
     Args:
         config: The experiment.
-        provider: Who answers for its model.
+        caller: Makes the calls of its model.
         request: The call without messages.
-        tools: Runs tool calls.
+        tools: Runs tool calls; ``None`` where the model is offered none.
         recorder: Notes what happens.
         allowance: What the attempt may still use.
+        supports_tools: Whether the model can be expected to use OpenAI's ``tools``.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        provider: ModelProvider,
+        caller: ModelCaller,
         request: ModelRequest,
-        tools: Tools,
+        tools: Tools | None,
         recorder: Recorder,
         allowance: Allowance,
+        *,
+        supports_tools: bool,
     ) -> None:
         self._config = config
-        self._provider = provider
+        self._caller = caller
         self._tools = tools
         self._recorder = recorder
         self._allowance = allowance
         self._messages: list[Mapping[str, Any]] = []
-        self._blocks = bool(config.tools) and (
-            config.tool_format == "code_block"
-            or (config.tool_format == "auto" and not provider.supports_tools)
-        )
+        self._blocks = uses_blocks(config, supports_tools=supports_tools)
+        self._programs = programs_of(config.tools)
         schemas = () if self._blocks else tool_schemas(config.tools)
         self._request = attrs.evolve(request, tools=schemas)
 
@@ -80,14 +63,17 @@ class ModelLoop:
             StateError: The journal cannot be written; nothing was sent after that.
             SandboxEnded: The sandbox died.
         """
-        for message in self._opening():
-            self._say(message)
+        for message in opening(self._config, blocks=self._blocks):
+            self._say(message, opening=True)
         try:
             for call in range(1, self._config.limits.turns + 1):
                 output = await self._ask(call)
                 uses = self._uses(output, call)
                 if not uses:
                     return self._end(output)
+                filtered = output.stop_reason == "content_filter"
+                if (over := self._allowance.out_of_patience(filtered=filtered)) is not None:
+                    return over
                 results = await self._use(uses)
                 if self._config.single_turn:
                     return _decided(results[-1])
@@ -96,25 +82,13 @@ class ModelLoop:
         turns = self._config.limits.turns
         return stopped_by("turns", turns, turns)
 
-    def _opening(self) -> list[Mapping[str, Any]]:
-        config = self._config
-        system = [config.system] if config.system else []
-        if self._blocks:
-            system.append(code_blocks.instructions(config.tools, single_turn=config.single_turn))
-        messages: list[Mapping[str, Any]] = list(config.messages)
-        if config.prompt is not None:
-            messages.append({"role": "user", "content": config.prompt})
-        if system:
-            messages.insert(0, {"role": "system", "content": "\n\n".join(system)})
-        return messages
-
-    def _say(self, message: Mapping[str, Any]) -> None:
+    def _say(self, message: Mapping[str, Any], *, opening: bool = False) -> None:
         self._messages.append(message)
-        self._recorder.message(message)
+        self._recorder.message(message, opening=opening)
 
     async def _ask(self, call: int) -> ModelOutput:
-        """Call the model: the request durable before it is sent, the answer before it is used."""
-        if (over := self._allowance.out_of_tokens()) is not None:
+        """Call the model, and take its answer into the conversation."""
+        if (over := self._allowance.out_of_calls(len(self._messages))) is not None:
             raise Stopped(over)
         request = attrs.evolve(
             self._request,
@@ -122,112 +96,64 @@ class ModelLoop:
             parameters=self._allowance.cap(self._request.parameters),
             call=call,
         )
-        await self._recorder.durable(
-            "model.requested",
-            call=call,
-            provider=self._provider.name,
-            model=request.model,
-            messages=len(request.messages),
-            parameters=request.parameters,
-            tools=[tool["function"]["name"] for tool in request.tools],
-            request=digest([request.model, request.messages, request.parameters, request.tools]),
-        )
-        waited = 0.0
-
-        async def on_retry(error: ModelError, wait: float, sends: int) -> None:
-            nonlocal waited
-            waited += wait
-            await self._recorder.durable(
-                "model.retried",
-                call=call,
-                sends=sends,
-                wait=wait,
-                error={"type": error.code, "message": error.message},
-            )
-
-        started = time.monotonic()
-        output: ModelOutput | None = None
-        with anyio.move_on_after(self._allowance.seconds):
-            try:
-                output = await retries.generate(
-                    self._provider, request, self._config.retries, on_retry
-                )
-            except ModelError as error:
-                await self._recorder.durable(
-                    "model.failed", call=call, error={"type": error.code, "message": error.message}
-                )
-                raise Stopped(_model_failure(error, first=call == 1)) from None
-        if output is None:
-            raise Stopped(self._allowance.out_of_time())
-        output = _with_ids(output, call)
-        await self._answered(call, output, time.monotonic() - started - waited)
-        return output
-
-    async def _answered(self, call: int, output: ModelOutput, duration: float) -> None:
-        self._allowance.spend(output.usage.total_tokens)
-        await self._recorder.durable(
-            "model.responded",
-            call=call,
-            texts=output.texts,
-            stop_reason=output.stop_reason,
-            finish_reason=output.finish_reason,
-            usage=attrs.asdict(output.usage),
-            response_model=output.response_model,
-            system_fingerprint=output.system_fingerprint,
-            request_id=output.request_id,
-            warnings=output.warnings,
-            mock=output.mock,
-            duration=duration,
-        )
+        output = await self._caller.ask(request)
         if output.stop_reason == "model_length":
             raise Stopped(stopped_by("context", None, None))
         self._say(output.message)
+        return output
 
     def _uses(self, output: ModelOutput, call: int) -> tuple[ToolUse, ...]:
         if not self._blocks:
             return output.tool_uses if self._config.tools else ()
-        use = code_blocks.find_block(output.text, self._config.tools)
-        if use is None and code_blocks.is_cut(output.text, self._config.tools):
+        use = code_blocks.find_block(output.text, self._programs)
+        if use is None and code_blocks.is_cut(output.text, self._programs):
             self._recorder.note(
                 "warning", text="the answer ends inside a code block, which was not run"
             )
         return () if use is None else (attrs.evolve(use, id=f"call_{call}_1"),)
 
     async def _use(self, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
-        """Run the calls in order. Every call gets a result, even those a limit keeps from it."""
+        """Run the calls. Every call gets a result, even those a limit keeps from it."""
         tools = self._tools
+        if tools is None:
+            raise AssertionError("unreachable: a model that is offered no tools uses none")
+        together = await self._use_together(tools, uses)
         results: list[ToolResult] = []
         stop: Outcome | None = None
-        for use in uses:
-            stop = stop or self._allowance.out_of_tools(tools.calls, tools.seconds)
-            if stop is None:
-                timeout = self._allowance.tool_timeout(tools.seconds)
-                result = await tools.use(use, timeout)
-            else:
-                kind = stop.limit.type if stop.limit else "limit"
-                error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
-                result = await tools.refuse(use, error)
+        for index, use in enumerate(uses):
+            result = together[index] if together else None
+            if result is None:
+                stop = stop or self._allowance.out_of_tools(tools.calls, tools.seconds)
+                result = await self._run_or_refuse(tools, use, stop)
             results.append(result)
             if self._blocks:
                 self._say({"role": "user", "content": code_blocks.feedback(use, result)})
             else:
                 self._say({"role": "tool", "tool_call_id": use.id, "content": result.text})
+            stop = stop or self._allowance.too_many_bad_calls(bad=result.bad)
         if stop is None and self._allowance.seconds <= 0:
             stop = self._allowance.out_of_time()
         if stop is not None:
             raise Stopped(stop)
         return results
 
+    async def _use_together(self, tools: Tools, uses: tuple[ToolUse, ...]) -> list[ToolResult]:
+        """Run calls side by side where every tool allows it, and no limit stands between them."""
+        last = tools.calls + len(uses) - 1
+        if not tools.may_run_together(uses) or self._allowance.out_of_tools(last, tools.seconds):
+            return []
+        return await tools.use_together(uses, self._allowance.tool_timeout(tools.seconds))
+
+    async def _run_or_refuse(self, tools: Tools, use: ToolUse, stop: Outcome | None) -> ToolResult:
+        if stop is None:
+            return await tools.use(use, self._allowance.tool_timeout(tools.seconds))
+        kind = stop.limit.type if stop.limit else "limit"
+        error = ToolError(type="limit", message=f"not run: the limit on {kind} was reached")
+        return await tools.refuse(use, error)
+
     def _end(self, output: ModelOutput) -> Outcome:
         cut = output.stop_reason == "max_tokens"
         return (self._allowance.out_of_tokens() if cut else None) or COMPLETED
-
-
-def _model_failure(error: ModelError, *, first: bool) -> Outcome:
-    outcome = failed(AttemptState.MODEL_ERROR, error)
-    # No model answered, and none will: the caller has to change what he wrote.
-    raises = error if first and isinstance(error, _WRONG_CONFIG) else None
-    return attrs.evolve(outcome, raises=raises)
 
 
 def _decided(result: ToolResult) -> Outcome:
@@ -236,14 +162,3 @@ def _decided(result: ToolResult) -> Outcome:
     error = result.error or ToolError(type="unknown", message="nothing was run")
     failure = Failure(type=error.type, message=error.message)
     return Outcome(state=AttemptState.AGENT_ERROR, error=failure)
-
-
-def _with_ids(output: ModelOutput, call: int) -> ModelOutput:
-    """Give every tool call an id of its own: models leave ids out, and repeat them."""
-    seen: set[str] = set()
-    uses: list[ToolUse] = []
-    for index, use in enumerate(output.tool_uses, start=1):
-        taken = not use.id or use.id in seen
-        uses.append(attrs.evolve(use, id=f"call_{call}_{index}") if taken else use)
-        seen.add(use.id)
-    return attrs.evolve(output, tool_uses=tuple(uses))

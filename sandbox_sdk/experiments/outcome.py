@@ -26,6 +26,14 @@ class Outcome:
     raises: SandboxError | None = None
 
 
+class Stopped(Exception):
+    """Ends an attempt's conversation with an outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.state)
+        self.outcome = outcome
+
+
 COMPLETED = Outcome(state=AttemptState.COMPLETED)
 
 

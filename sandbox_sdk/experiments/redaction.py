@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: tuple[str, ...] = ()
+        self._marks: tuple[bytes, ...] = ()  # the secrets as JSON writes them within a text
         for secret in secrets:
             self.add(secret)
 
@@ -36,6 +38,11 @@ class Redactor:
         if len(secret) >= _SHORTEST and secret not in self._secrets:
             # Longest first: a secret may hold another.
             self._secrets = tuple(sorted((*self._secrets, secret), key=len, reverse=True))
+            self._marks = tuple(json.dumps(each)[1:-1].encode() for each in self._secrets)
+
+    def finds(self, line: bytes) -> bool:
+        """Return whether a line of JSON in ASCII holds a secret in any of its texts."""
+        return any(mark in line for mark in self._marks)
 
     def text(self, text: str) -> str:
         """Return the text with each secret replaced."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from sandbox_sdk.experiments.cost import Cost
 from sandbox_sdk.experiments.redaction import plain
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 from sandbox_sdk.values import Artifact, AttemptState
@@ -118,8 +119,9 @@ class LimitHit:
     """The limit that ended an attempt.
 
     Attributes:
-        type: ``turns``, ``tokens``, ``time``, ``tool_time``, ``tool_calls``, ``context``, or a
-            limit of the sandbox such as ``memory``.
+        type: A limit of the config by its name, ``context`` or ``content_filter`` of the model,
+            a bound of the budget such as ``budget.tokens``, or a limit of the sandbox such as
+            ``memory``.
         limit: Its value, where it is known.
         used: What was used of it, where it is known.
     """
@@ -158,6 +160,7 @@ class Provenance:
         response_model: The model as the provider names it.
         system_fingerprint: The provider's own word for its version, or a local file's SHA-256.
         mock: Whether the answers are scripted and no model was asked.
+        replayed: Whether an answer was recorded before, so that its tokens and cost are not new.
         seed: The seed that was sent.
         sdk_version: The version of this SDK.
         sandbox_id: The sandbox it ran in.
@@ -169,6 +172,7 @@ class Provenance:
     response_model: str | None = None
     system_fingerprint: str | None = None
     mock: bool = False
+    replayed: bool = False
     seed: int | None = None
     sdk_version: str = ""
     sandbox_id: str = ""
@@ -192,7 +196,7 @@ class ExperimentResult:
         messages: The whole conversation.
         tool_calls: Every tool call in order.
         usage: Tokens of all model calls.
-        cost: What it cost; ``None`` because no prices are known, never 0.
+        cost: What its answers cost; ``None`` where that is unknown, never 0.
         timings: When and how long.
         artifacts: Files collected from the workspace and whole outputs of tools.
         resource_usage: What the sandbox used.
@@ -214,7 +218,7 @@ class ExperimentResult:
     messages: tuple[Mapping[str, Any], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     usage: TokenUsage
-    cost: None = None
+    cost: Cost | None = None
     timings: Timings
     artifacts: tuple[Artifact, ...] = ()
     resource_usage: ResourceUse | None = None
@@ -227,6 +231,8 @@ class ExperimentResult:
         """Return the result as JSON."""
         data: dict[str, Any] = plain(attrs.asdict(self))
         data["usage"]["total_tokens"] = self.usage.total_tokens
+        if self.cost is not None:
+            data["cost"]["total"] = float(self.cost.total)
         data["timings"]["working_time"] = self.timings.working_time
         return data
 

@@ -1,4 +1,4 @@
-"""Run one experiment in a sandbox: the order of its steps, and of what is durable when.
+"""Run one experiment in a sandbox: a run with one trial, on the path that a batch takes.
 
 ``attempt.started`` is durable before the sandbox is touched, ``model.requested`` before a call is
 sent, ``model.responded`` before the answer is used, ``attempt.finished`` before it counts.
@@ -11,45 +11,55 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import attrs
 
-from sandbox_sdk.errors import SandboxError, StateError
-from sandbox_sdk.experiments.attempt import Attempt
-from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.derive import derive_result
-from sandbox_sdk.experiments.journal import JOURNAL, Journal
+from sandbox_sdk.experiments.batch_config import BatchConfig
+from sandbox_sdk.experiments.budget_limits import BudgetLimits
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.outcome import Outcome, failed
-from sandbox_sdk.experiments.recorder import Recorder
+from sandbox_sdk.experiments.open_run import OpenRun
+from sandbox_sdk.experiments.plan import Plan, PlannedTrial, only_trial, ready_condition
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
-from sandbox_sdk.experiments.run_folder import create_run
-from sandbox_sdk.values import AttemptState, Workplace, new_id
-
-_RECORD_SECONDS = 10.0  # for the last words of a cancelled attempt
+from sandbox_sdk.experiments.run_record import read_run
+from sandbox_sdk.experiments.trial_runner import OneSandbox, TrialRunner
+from sandbox_sdk.parse import Faults
+from sandbox_sdk.store.owner import Owner
+from sandbox_sdk.values import Workplace, new_id
 
 
 async def check_experiment(
-    config: Mapping[str, object] | ExperimentConfig, models: ModelRegistry
-) -> ExperimentConfig:
+    config: Mapping[str, object] | BatchConfig, models: ModelRegistry
+) -> BatchConfig:
     """Return the experiment if it can be run, as far as is known without running it.
 
     Raises:
         ConfigError: The config is wrong; all faults at once.
         ModelError: There is no key, no such model, or nothing at its address.
     """
-    if not isinstance(config, ExperimentConfig):
-        config = ExperimentConfig.read(config)
-    await models.check(config)
+    if not isinstance(config, BatchConfig):
+        config = await anyio.to_thread.run_sync(BatchConfig.read, config, "experiment")
+    faults = Faults()
+    if any(condition.sandbox for condition in config.conditions):
+        faults.add(
+            "experiment.sandbox",
+            "is for client.run_batch(), which makes sandboxes; this one has its settings already",
+        )
+    if config.scorers:
+        faults.add("experiment.scorers", "are for client.run_batch(), which may run one trial too")
+    if config.budget != BudgetLimits():
+        faults.add("experiment.budget", 'is for client.run_batch(); one trial has "limits"')
+    faults.check()
+    for condition in config.conditions:
+        await models.check(condition.config)
     return config
 
 
 async def run_experiment(
-    config: Mapping[str, object] | ExperimentConfig,
+    config: Mapping[str, object] | BatchConfig,
     workplace: Workplace,
     *,
     runs_dir: Path,
     models: ModelRegistry,
     run_id: str | None = None,
+    owner: Owner | None = None,
 ) -> ExperimentResult:
     """Run one experiment and return what it gave.
 
@@ -62,9 +72,10 @@ async def run_experiment(
         runs_dir: Where the run's folder is made.
         models: The client's models.
         run_id: The run's id, of ``new_id("run")``; by default a new one.
+        owner: Who runs it; by default this process.
 
     Raises:
-        ConfigError: The config is wrong.
+        ConfigError: The config is wrong, or makes more than one trial.
         ModelAuthError: There is no key, or it was refused.
         ModelNotFound: The model is unknown, retired or not installed.
         ModelUnavailable: Nothing listens at the model's address.
@@ -72,63 +83,47 @@ async def run_experiment(
         SandboxError: The sandbox could not be set up.
         StateError: The run could not be recorded; nothing was sent after that.
     """
-    experiment = await check_experiment(config, models)
-    for secret in experiment.secrets:
-        models.redactor.add(secret)
-    run = run_id or new_id("run")
-    folder, plan = await create_run(runs_dir, run, experiment, workplace.id, models.redactor)
-    journal = await Journal.create(folder / JOURNAL, run, models.redactor)
+    batch = await check_experiment(config, models)
+    for condition in batch.conditions:
+        for secret in condition.config.secrets:
+            models.redactor.add(secret)
+    ready = [ready_condition(batch, each, workplace.info.spec, models) for each in batch.conditions]
+    if owner is None:
+        owner = await anyio.to_thread.run_sync(Owner.current)
+    plan = Plan(batch, ready, derive_seeds=False)
+    trial = only_trial(plan)
+    run = await OpenRun.create(
+        runs_dir,
+        run_id or new_id("run"),
+        plan,
+        models.redactor,
+        owner,
+        sandbox_id=workplace.id,
+    )
     try:
-        recorder = Recorder(journal, plan["trial"], attempt=1)
-        attempt = Attempt(experiment, workplace, folder, recorder, models)
-        await _recorded(attempt, recorder)
+        await _run(run, trial, TrialRunner(run, models, OneSandbox(workplace)))
     finally:
-        await journal.aclose()
-    result = await anyio.to_thread.run_sync(derive_result, plan, journal.events)
+        await run.aclose()
+    record = await anyio.to_thread.run_sync(read_run, run.folder)
+    result = await anyio.to_thread.run_sync(record.result_of, trial.index)
     if result is None:
         raise AssertionError("unreachable: the attempt started and ended")
     return result
 
 
-async def _recorded(attempt: Attempt, recorder: Recorder) -> None:
-    """Run the attempt. However it ends, its end is recorded, and durable on return.
+async def _run(run: OpenRun, trial: PlannedTrial, runner: TrialRunner) -> None:
+    """Run the only attempt, and note the run's end if it could be recorded so far.
 
     Raises:
         SandboxError: The config or the sandbox made the attempt impossible.
         StateError: Its end could not be recorded.
     """
-    outcome = Outcome(state=AttemptState.CANCELLED)
-    recordable = True
     try:
-        outcome = await attempt.run()
-    except StateError:
-        recordable = False
-        raise
-    except Exception as error:
-        outcome = failed(AttemptState.INFRA_ERROR, _as_sandbox_error(error))
-        raise
+        outcome = await runner.attempt(trial)
     finally:
-        if recordable:
-            # A cancelled attempt has its end recorded too, but may not hold the caller for ever.
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_RECORD_SECONDS):
-                await _finish(outcome, attempt, recorder)
+        state = run.ledger.row(trial.index).state
+        if state is not None and run.journal.failure is None:
+            with anyio.CancelScope(shield=True):
+                await run.note("run.finished", status=STATUS[state])
     if outcome.raises is not None:
         raise outcome.raises
-
-
-async def _finish(outcome: Outcome, attempt: Attempt, recorder: Recorder) -> None:
-    usage = await attempt.usage()
-    recorder.note(
-        "attempt.finished",
-        state=outcome.state,
-        limit=attrs.asdict(outcome.limit) if outcome.limit else None,
-        error=attrs.asdict(outcome.error) if outcome.error else None,
-        resource_usage=attrs.asdict(usage) if usage else None,
-    )
-    await recorder.durable("run.finished", status=STATUS[outcome.state])
-
-
-def _as_sandbox_error(error: Exception) -> SandboxError:
-    if isinstance(error, SandboxError):
-        return error
-    return SandboxError(f"an error of the SDK itself, {type(error).__name__}: {error}")

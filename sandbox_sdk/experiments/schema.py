@@ -9,11 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
+from sandbox_sdk.experiments.prices import read_prices
+from sandbox_sdk.experiments.tool_kinds import programs_of, read_tools
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
-
-TOOLS = ("python", "bash")
-"""The tools there are; all run in the sandbox."""
 
 _KEY_HINT = (
     "a key never belongs in a config, which is recorded; put it into an environment variable and "
@@ -51,7 +50,8 @@ def _url(value: object, path: str) -> str:
     return found.rstrip("/")
 
 
-def _message(value: object, path: str) -> Mapping[str, object]:
+def message(value: object, path: str) -> Mapping[str, object]:
+    """Read a message in OpenAI's form."""
     found = fields.read_fields(value, path, _MESSAGE)
     if "role" not in found:
         raise fault(f"{path}.role", "is required")
@@ -96,7 +96,7 @@ def _file_path(value: str, path: str) -> str:
     return value
 
 
-def _file_map(value: object, path: str) -> dict[str, str | bytes]:
+def file_map(value: object, path: str) -> dict[str, str | bytes]:
     """Read file path -> content, as text or bytes."""
 
     def content(item: object, where: str) -> str | bytes:
@@ -126,11 +126,6 @@ def _variable_name(value: object, path: str) -> str:
 
 def _pattern(value: object, path: str) -> str:
     return _file_path(fields.line(value, path), path)
-
-
-def _tools(value: object, path: str) -> tuple[str, ...]:
-    # A tool asked for twice is offered once.
-    return tuple(dict.fromkeys(fields.list_of(fields.word(*TOOLS))(value, path)))
 
 
 _MESSAGE: Mapping[str, fields.Reader] = {
@@ -164,10 +159,14 @@ _SECONDS = fields.number(0, 10**8, above=True)
 
 _LIMITS: Mapping[str, fields.Reader] = {
     "turns": fields.whole(1),
+    "messages": _or_none(fields.whole(1)),
     "tokens": _or_none(fields.whole(1)),
+    "cost": _or_none(fields.number(0, 10**9, above=True)),
     "time": _or_none(_SECONDS),
+    "working_time": _or_none(_SECONDS),
     "tool_time": _or_none(_SECONDS),
     "tool_calls": _or_none(fields.whole(0)),
+    "bad_calls": _or_none(fields.whole(1)),
     "tool_timeout": _SECONDS,
     "tool_output": _tool_output,
 }
@@ -187,20 +186,23 @@ FIELDS: Mapping[str, fields.Reader] = {
     "base_url": _url,
     "api_key_env": _variable_name,
     "prompt": fields.filled_text,
-    "messages": fields.list_of(_message),
+    "messages": fields.list_of(message),
     "code": fields.filled_text,
     "system": fields.text,
     "parameters": _section(PARAMETERS),
-    "tools": _tools,
+    "tools": read_tools,
     "tool_format": fields.word("auto", "function", "code_block"),
     "single_turn": fields.flag,
-    "files": _file_map,
+    "files": file_map,
     "setup": fields.filled_text,
     "artifacts": fields.one_or_more(_pattern),
     "limits": _section(_LIMITS),
     "retries": _section(_RETRIES),
     "drop_unsupported": fields.flag,
     "seed": fields.whole(-(2**63), 2**63 - 1),
+    "prices": read_prices,
+    "cache": fields.word("off", "use", "record", "replay"),
+    "cassette": fields.line,
 }
 """The fields of a config, with what each may be."""
 
@@ -212,7 +214,8 @@ HINTS = {
 
 _OF_A_MODEL = (
     *("model", "base_url", "api_key_env", "prompt", "messages", "system", "parameters", "tools"),
-    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed"),
+    *("tool_format", "single_turn", "retries", "drop_unsupported", "seed", "prices"),
+    *("cache", "cassette"),
 )
 
 
@@ -233,8 +236,13 @@ def contradictions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             faults.append(("experiment.tool_format", 'needs "tools": ["python"] or ["bash"]'))
         if found.get("single_turn"):
             faults.append(("experiment.single_turn", 'needs "tools": ["python"] or ["bash"]'))
+    elif found.get("tool_format") == "code_block" and len(programs_of(tools)) < len(tools):
+        said = "code blocks can only ask for python and bash; leave out the other tools"
+        faults.append(("experiment.tool_format", said))
     elif parameters.get("n", 1) > 1:
         faults.append(("experiment.parameters.n", 'must be 1 with "tools"'))
+    if found.get("cache", "off") != "off" and not found.get("cassette"):
+        faults.append(("experiment.cassette", f'is required with "cache": "{found["cache"]}"'))
     seeds = {found.get("seed"), parameters.get("seed")} - {None}
     if len(seeds) > 1:
         faults.append(("experiment.seed", 'differs from "parameters.seed"; give one of them'))

@@ -1,58 +1,28 @@
-"""The tools a model may use, both in the sandbox, and how a call becomes a result."""
+"""The tool calls of an attempt: checked, run in the sandbox, noted, told to the model."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import anyio
 import attrs
 
-from sandbox_sdk.errors import SandboxEnded
+from sandbox_sdk.errors import ConfigError, SandboxEnded
 from sandbox_sdk.experiments.artifacts import keep_artifact
 from sandbox_sdk.experiments.models.base import ToolUse
 from sandbox_sdk.experiments.recorder import Recorder
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.result import ToolError
-from sandbox_sdk.experiments.tool_output import code_text, command_text, shorten, verdict
+from sandbox_sdk.experiments.tool_arguments import parse_arguments
+from sandbox_sdk.experiments.tool_kinds import ToolName, make_tool, run_program
+from sandbox_sdk.experiments.tool_output import shorten, verdict
+from sandbox_sdk.experiments.tool_run import ToolRun
 from sandbox_sdk.values import Artifact, Ended, EndKind, Workplace
 
-_ARGUMENT = {"python": "code", "bash": "command"}
-
-_ABOUT = {
-    "python": (
-        "Run a Python program in the sandbox and return what it writes and the value of its last "
-        "expression. Each call starts a fresh interpreter; files stay."
-    ),
-    "bash": (
-        "Run a bash command in the sandbox and return what it writes. Each call starts a fresh "
-        "shell; files stay."
-    ),
-}
-
 _BROKEN = frozenset({EndKind.SANDBOX_DIED, EndKind.INFRA})
-
-
-def tool_schemas(names: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """Return the tools' definitions in OpenAI's form."""
-    return tuple(
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": _ABOUT[name],
-                "parameters": {
-                    "type": "object",
-                    "properties": {_ARGUMENT[name]: {"type": "string"}},
-                    "required": [_ARGUMENT[name]],
-                    "additionalProperties": False,
-                },
-            },
-        }
-        for name in names
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -79,12 +49,17 @@ class ToolResult:
     kept_bytes: int = 0
     artifact: Artifact | None = None
 
+    @property
+    def bad(self) -> bool:
+        """Whether the call could not be read, or was of no tool there is."""
+        return self.error is not None and self.error.type in ("parsing", "unknown_tool")
+
 
 class Tools:
-    """Runs the tool calls of one attempt, one after the other, and notes each.
+    """Runs the tool calls of one attempt, and notes each.
 
     Args:
-        names: The tools there are.
+        tools: The tools there are.
         workplace: Where they run.
         folder: The run's folder, for whole outputs.
         output_bytes: What the model sees of one output.
@@ -94,7 +69,7 @@ class Tools:
 
     def __init__(
         self,
-        names: tuple[str, ...],
+        tools: Sequence[ToolName],
         workplace: Workplace,
         folder: Path,
         output_bytes: int,
@@ -103,7 +78,7 @@ class Tools:
     ) -> None:
         self.calls = 0
         self.seconds = 0.0
-        self._names = names
+        self._tools = {tool.name: tool for tool in map(make_tool, tools)}
         self._workplace = workplace
         self._folder = folder
         self._output_bytes = output_bytes
@@ -116,51 +91,49 @@ class Tools:
         Raises:
             SandboxEnded: The sandbox died, which is not the model's doing.
         """
-        parsed = self._parse(use)
-        return await self._noted(use, parsed, timeout)
+        return await self._noted(use, self._parse(use), timeout)
+
+    def may_run_together(self, uses: Sequence[ToolUse]) -> bool:
+        """Return whether several calls may run side by side: every tool has to say so."""
+        tools = [self._tools.get(use.name) for use in uses]
+        return len(uses) > 1 and all(tool is not None and tool.parallel for tool in tools)
+
+    async def use_together(self, uses: Sequence[ToolUse], timeout: float) -> list[ToolResult]:
+        """Run several calls side by side, and return what came of them in their order.
+
+        Raises:
+            SandboxEnded: The sandbox died; the others are given up.
+        """
+        results: dict[int, ToolResult] = {}
+        died: list[SandboxEnded] = []
+
+        async def run(index: int, use: ToolUse) -> None:
+            try:
+                results[index] = await self.use(use, timeout)
+            except SandboxEnded as ended:
+                died.append(ended)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for index, use in enumerate(uses):
+                group.start_soon(run, index, use)
+        if died:
+            raise died[0]
+        return [results[index] for index in range(len(uses))]
 
     async def refuse(self, use: ToolUse, error: ToolError) -> ToolResult:
         """Note a call that is not run, and return what the model would see."""
         return await self._noted(use, error, 0)
 
-    async def run(self, name: str, program: str, timeout: float | None) -> ToolResult:
+    async def run(self, language: str, program: str, timeout: float | None) -> ToolResult:
         """Run a program and return what came of it, without noting it.
 
         Raises:
             SandboxEnded: The sandbox died.
         """
         started = time.monotonic()
-        if name == "python":
-            code = await self._workplace.run_code(program, timeout=timeout)
-            ended, text = code.ended, code_text(code)
-        else:
-            command = await self._workplace.run_command(program, timeout=timeout)
-            ended, text = command.ended, command_text(command)
-        duration = time.monotonic() - started
-        if ended.kind in _BROKEN:
-            raise SandboxEnded(
-                f"the sandbox died while it ran {name}: {ended}; run the experiment again in a "
-                "new sandbox",
-                sandbox_id=self._workplace.id,
-                ended=ended,
-            )
-        text = self._redactor.text(text)
-        shown = shorten(text, self._output_bytes)
-        artifact = None
-        if shown.cut:
-            whole = text.encode("utf-8", "replace")
-            artifact = await keep_artifact(self._folder, f"output-{self.calls}.txt", whole)
-        parts = [shown.text or "[no output]", verdict(ended)]
-        return ToolResult(
-            text="\n".join(part.rstrip("\n") if len(parts) > 1 else part for part in parts if part),
-            output=shown.text,
-            ended=ended,
-            error=None if ended.kind is EndKind.OK else _tool_error(ended),
-            duration=duration,
-            raw_bytes=shown.raw_bytes,
-            kept_bytes=shown.kept_bytes,
-            artifact=artifact,
-        )
+        ran = await run_program(language, program, self._workplace, timeout)
+        return await self._shown(language, ran, time.monotonic() - started, self.calls)
 
     async def _noted(
         self, use: ToolUse, parsed: Mapping[str, Any] | ToolError, timeout: float
@@ -174,7 +147,13 @@ class Tools:
         if isinstance(parsed, ToolError):
             result = ToolResult(text=f"error: {parsed.message}", error=parsed)
         else:
-            result = await self.run(use.name, parsed[_ARGUMENT[use.name]], timeout)
+            started = time.monotonic()
+            try:
+                ran = await self._tools[use.name].run(self._workplace, parsed, timeout)
+            except ConfigError as error:
+                # Such as a NUL in a command, or one that no argument is long enough for.
+                ran = ToolRun(text="", error=ToolError(type="parsing", message=error.message))
+            result = await self._shown(use.name, ran, time.monotonic() - started, index)
         self.seconds += result.duration
         self._recorder.note(
             "tool.finished",
@@ -190,29 +169,47 @@ class Tools:
         )
         return result
 
+    async def _shown(self, name: str, ran: ToolRun, duration: float, index: int) -> ToolResult:
+        """Cut what a tool did to what the model sees.
+
+        Raises:
+            SandboxEnded: The sandbox died.
+        """
+        ended = ran.ended
+        if ended is not None and ended.kind in _BROKEN:
+            raise SandboxEnded(
+                f"the sandbox died while it ran {name}: {ended}; run the experiment again in a "
+                "new sandbox",
+                sandbox_id=self._workplace.id,
+                ended=ended,
+            )
+        if ended is None:
+            message = ran.error.message if ran.error else ""
+            text = self._redactor.text(f"error: {message}")
+            return ToolResult(text=text, error=ran.error, duration=duration)
+        text = self._redactor.text(ran.text)
+        shown = shorten(text, self._output_bytes)
+        artifact = None
+        if shown.cut:
+            whole = text.encode("utf-8", "replace")
+            artifact = await keep_artifact(self._folder, f"output-{index}.txt", whole)
+        parts = [shown.text or "[no output]", verdict(ended)]
+        return ToolResult(
+            text="\n".join(part.rstrip("\n") if len(parts) > 1 else part for part in parts if part),
+            output=shown.text,
+            ended=ended,
+            error=ran.error,
+            duration=duration,
+            raw_bytes=shown.raw_bytes,
+            kept_bytes=shown.kept_bytes,
+            artifact=artifact,
+        )
+
     def _parse(self, use: ToolUse) -> dict[str, Any] | ToolError:
-        if use.name not in self._names:
-            known = ", ".join(self._names)
+        tool = self._tools.get(use.name)
+        if tool is None:
+            known = ", ".join(self._tools)
             return ToolError(
                 type="unknown_tool", message=f"there is no tool {use.name!r}; there are: {known}"
             )
-        wanted = _ARGUMENT[use.name]
-        try:
-            arguments = json.loads(use.arguments)
-        except (ValueError, RecursionError) as error:
-            return ToolError(
-                type="parsing",
-                message=f'the arguments are not valid JSON ({error}); write {{"{wanted}": "..."}}',
-            )
-        match arguments:
-            case {**given} if set(given) == {wanted} and isinstance(given[wanted], str):
-                return cast("dict[str, Any]", given)
-            case _:
-                return ToolError(
-                    type="parsing",
-                    message=f'{use.name} takes exactly {{"{wanted}": "..."}}, with text',
-                )
-
-
-def _tool_error(ended: Ended) -> ToolError:
-    return ToolError(type=ended.kind.value, message=str(ended))
+        return parse_arguments(use.arguments, use.name, tool.parameters)

@@ -20,15 +20,20 @@ class TokenUsage:
         input_tokens: Tokens sent.
         output_tokens: Tokens answered, reasoning included.
         cache_read_tokens: Of those sent, the ones a cache held; ``None`` if not told.
+        cache_write_tokens: Of those sent, the ones put into a cache; ``None`` if not told.
         reasoning_tokens: Of those answered, the ones of hidden reasoning; ``None`` if not told.
         requests: Requests that were sent, those sent again included.
+        unmetered_requests: Of those answered, the ones whose tokens the provider did not tell; the
+            counts above are then too low.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     requests: int = 0
+    unmetered_requests: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -40,8 +45,10 @@ class TokenUsage:
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cache_read_tokens=_sum(self.cache_read_tokens, other.cache_read_tokens),
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
             reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
             requests=self.requests + other.requests,
+            unmetered_requests=self.unmetered_requests + other.unmetered_requests,
         )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sandbox_sdk.errors import IsolationError
+from sandbox_sdk.policies.admission import Admission, FixedAdmission, SlotRequest
 from sandbox_sdk.policies.base import Policy, SocketFamily
 from sandbox_sdk.policies.levels import HIGH, LOW, MEDIUM
 from sandbox_sdk.policies.waivers import WAIVABLE
 from sandbox_sdk.values import SecurityLevel
 
 __all__ = [
-    "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "WAIVABLE", "Policy", "SocketFamily", "policy",
+    "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "WAIVABLE", "Admission", "FixedAdmission", "Policy",
+    "SlotRequest", "SocketFamily", "policy",
 ]  # fmt: skip
 
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}

@@ -1,7 +1,13 @@
 """Frozen values that cross the layers, and the small protocols by which layers meet."""
 
 from sandbox_sdk.values.ending import ATTEMPT_STATE, COUNTED, AttemptState, Ended, EndKind
-from sandbox_sdk.values.protocols import ModelHost, Process, Workplace, WorkspaceFiles
+from sandbox_sdk.values.protocols import (
+    ModelHost,
+    Process,
+    Sandboxes,
+    Workplace,
+    WorkspaceFiles,
+)
 from sandbox_sdk.values.results import (
     Artifact,
     CodeError,
@@ -12,6 +18,7 @@ from sandbox_sdk.values.results import (
     FileInfo,
     MimeBundle,
 )
+from sandbox_sdk.values.samples import Sample
 from sandbox_sdk.values.sandbox import (
     GIB,
     KIB,
@@ -52,9 +59,11 @@ __all__ = [
     "Process",
     "Resources",
     "RuntimeName",
+    "Sample",
     "SandboxInfo",
     "SandboxSpec",
     "SandboxState",
+    "Sandboxes",
     "SecurityLevel",
     "TemplateInfo",
     "Usage",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sandbox_sdk.values.ending import Ended
-from sandbox_sdk.values.results import CodeResult, Collected, CommandResult
-from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo
+from sandbox_sdk.values.results import CodeResult, Collected, CommandResult, FileInfo
+from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo, SandboxSpec
 from sandbox_sdk.values.standing import Isolation, Limit, Usage
 
 
@@ -53,6 +53,10 @@ class WorkspaceFiles(Protocol):
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Write a file, its parent folders included."""
+        ...
+
+    async def list(self, path: str = ".") -> list[FileInfo]:
+        """Return what is in a folder, sorted by name."""
         ...
 
 
@@ -138,3 +142,31 @@ class ModelHost(Protocol):
         entered in one task and left in another: a model outlives the call that loaded it.
         """
         ...
+
+
+class Sandboxes(Protocol):
+    """Makes fresh sandboxes for trials and scorers; options have ``create_sandbox``'s names."""
+
+    async def prepare(self, options: Mapping[str, object], path: str = "sandbox") -> SandboxSpec:
+        """Return the settings that options mean, every default filled in.
+
+        Raises:
+            ConfigError: An option is wrong; all faults at once, each below ``path``.
+            TemplateError: There is no template of that name.
+        """
+        ...
+
+    def start(self, spec: SandboxSpec) -> AbstractAsyncContextManager[Workplace]:
+        """Make a sandbox of these settings; it is deleted, files and all, with the context."""
+        ...
+
+    def fresh(self, **options: object) -> AbstractAsyncContextManager[Workplace]:
+        """Make a sandbox as ``prepare()`` and ``start()`` do, and set it up."""
+        ...
+
+    def of_run(self, run: str) -> Sandboxes:
+        """Return the same, marking what it makes as one run's."""
+        ...
+
+    async def clear(self) -> None:
+        """Delete what a dead driver of the run had recorded and not started."""

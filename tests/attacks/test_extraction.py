@@ -121,12 +121,14 @@ async def test_a33_workspace_replaced_by_a_link(
     """
     sandbox = await client.create_sandbox("replaced")
     code = (
-        "import os\n"
+        "import os, tempfile\n"
+        "here, tmp = os.getcwd(), tempfile.gettempdir()\n"
         "def tries():\n"
-        "    yield lambda: os.rename('/workspace', '/tmp/moved')\n"
-        "    yield lambda: os.rmdir('/workspace')\n"
-        "    yield lambda: os.rename('/tmp', '/workspace/tmp')\n"
-        "    yield lambda: os.symlink('/', '/workspace2')\n"
+        "    yield lambda: os.rename(here, tmp + '/moved')\n"
+        "    yield lambda: os.rename(here, here + '2')\n"
+        "    yield lambda: os.rmdir(here)\n"
+        "    yield lambda: os.rename(tmp, here + '/tmp')\n"
+        "    yield lambda: os.symlink('/', here + '2')\n"
         "worked = 0\n"
         "for act in tries():\n"
         "    try: act()\n"
@@ -154,7 +156,7 @@ async def test_a33_workspace_replaced_by_a_link(
 async def test_shut_workspace(client: AsyncSandboxClient, tmp_path: Path) -> None:
     """Code that shuts its own workspace is not taken for a fault of the host, nor for ever."""
     sandbox = await client.create_sandbox("shut")
-    shut = "import os; open('a', 'w').close(); os.chmod('/workspace', 0); os.access('.', os.X_OK)"
+    shut = "import os; open('a', 'w').close(); os.chmod(os.getcwd(), 0); os.access('.', os.X_OK)"
     assert (await sandbox.run_code(shut)).text == "False"
     collected = await sandbox.collect(["*"], tmp_path / "kept")
     if ROOT:  # whom no mode stops

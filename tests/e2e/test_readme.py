@@ -1,4 +1,4 @@
-"""Every Python example of README and `docs/code.md` runs as it stands, in a folder of its own."""
+"""Every Python example of README, `docs/code.md` and `docs/batches.md` runs as it stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/code.md")}
+PAGES = {
+    page: (ROOT / page).read_text() for page in ("README.md", "docs/code.md", "docs/batches.md")
+}
 README = PAGES["README.md"]
 EXAMPLES = [
     pytest.param(found.group(1), id=f"{page}-{text[: found.start()].count(chr(10)) + 1}")

@@ -12,6 +12,8 @@ from sandbox_sdk import (
     CodeResult,
     ExperimentResult,
     ResourceSnapshot,
+    RunResult,
+    Trial,
 )
 
 
@@ -32,3 +34,14 @@ async def sandbox_calls(sandbox: AsyncSandbox) -> None:
     async with sandbox.start_command("cat") as process:
         assert_type(process, AsyncProcess)
     assert_type(sandbox.files.read_stream("a"), AsyncIterator[bytes])
+
+
+async def batches(client: AsyncSandboxClient) -> None:
+    """A batch's results have types."""
+    result = await client.run_batch({"model": "mock/echo", "prompt": "hi"})
+    assert_type(result, RunResult)
+    assert_type(result.trials[0], Trial)
+    async with client.start_batch({}) as batch:
+        async for trial in batch:
+            assert_type(trial, Trial)
+        assert_type(await batch.result(), RunResult)

@@ -14,9 +14,11 @@ from sandbox_sdk import (
     FileInfo,
     Process,
     ResourceSnapshot,
+    RunResult,
     Sandbox,
     SandboxClient,
     SandboxInfo,
+    Trial,
     Usage,
 )
 
@@ -57,3 +59,12 @@ def file_calls(sandbox: Sandbox) -> None:
     assert_type(sandbox.files.read_stream("a"), Iterator[bytes])
     sandbox.files.write_stream("a", [b"one", b"two"])
     sandbox.files.write_stream("a", ["text"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+def batches(client: SandboxClient) -> None:
+    """A batch's results have types."""
+    assert_type(client.run_batch({"model": "mock/echo", "prompt": "hi"}), RunResult)
+    with client.start_batch({}) as batch:
+        for trial in batch:
+            assert_type(trial, Trial)
+        assert_type(batch.result(), RunResult)

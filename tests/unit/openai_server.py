@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server on loopback whose answers, and faults, a test scripts."""
+"""A real model server on loopback whose answers, and faults, a test scripts; here OpenAI's."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ async def scripted_server() -> AsyncGenerator[ScriptedServer]:
     server = ScriptedServer()
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/chat/completions", server.answer)
+    app.router.add_post("/v1/messages", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:

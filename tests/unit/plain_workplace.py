@@ -7,6 +7,7 @@ nothing and say so; the real stack is tested end to end elsewhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -24,7 +25,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from sandbox_sdk.errors import SandboxEnded
+from sandbox_sdk.errors import FileError, SandboxEnded
 from sandbox_sdk.values import (
     Artifact,
     CodeError,
@@ -33,6 +34,7 @@ from sandbox_sdk.values import (
     CommandResult,
     Ended,
     EndKind,
+    FileInfo,
     Isolation,
     Limit,
     MimeBundle,
@@ -62,6 +64,16 @@ except Exception as error:
 """
 
 
+@contextlib.contextmanager
+def _kernel_errors(path: str) -> Generator[None]:
+    """Tell what the kernel refuses as the real files do."""
+    try:
+        yield
+    except OSError as error:
+        said = f"{path}: {error.strerror}"
+        raise FileError(said, path=path, errno=error.errno) from None
+
+
 class PlainFiles:
     """Reads and writes under the folder."""
 
@@ -70,13 +82,34 @@ class PlainFiles:
 
     async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """Return a file's bytes."""
-        return (await anyio.Path(self._folder / path).read_bytes())[:max_bytes]
+        with _kernel_errors(path):
+            data = await anyio.Path(self._folder / path).read_bytes()
+        if max_bytes is not None and len(data) > max_bytes:
+            raise FileError(f"{path} is too large", path=path, errno=errno.EFBIG)
+        return data
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Write a file."""
         target = anyio.Path(self._folder / path)
-        await target.parent.mkdir(parents=True, exist_ok=True)
-        await target.write_bytes(data.encode() if isinstance(data, str) else data)
+        with _kernel_errors(path):
+            await target.parent.mkdir(parents=True, exist_ok=True)
+            await target.write_bytes(data.encode() if isinstance(data, str) else data)
+
+    def _list(self, path: str) -> list[FileInfo]:
+        return [
+            FileInfo(
+                path=f"/workspace/{entry.name}",
+                kind="symlink" if entry.is_symlink() else "directory" if entry.is_dir() else "file",
+                size_bytes=entry.lstat().st_size,
+                target=str(entry.readlink()) if entry.is_symlink() else None,
+            )
+            for entry in sorted((self._folder / path).iterdir())
+        ]
+
+    async def list(self, path: str = ".") -> list[FileInfo]:
+        """Return what is in a folder."""
+        with _kernel_errors(path):
+            return await anyio.to_thread.run_sync(self._list, path)
 
 
 class PlainWorkplace:

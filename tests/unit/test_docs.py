@@ -93,7 +93,7 @@ def test_every_field_of_an_experiment_is_documented() -> None:
 
 def test_defaults_of_limits_are_those_documented() -> None:
     for name, default in attrs.asdict(Limits()).items():
-        text = rows("experiments")[name][0].strip("`")
+        text = rows("experiments", "## The config")[name][0].strip("`")
         assert (None if text == "none" else parse_size(text, name)) == default
 
 

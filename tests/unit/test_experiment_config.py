@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits
+from sandbox_sdk.experiments.trial_key import condition_digest, trial_key
 
 DOCUMENTED = {
     "model": "gpt-3.5-turbo",
@@ -148,7 +149,11 @@ def test_the_digest_covers_defaults_and_the_trial_key_only_what_decides_the_outc
     spelt_out = ExperimentConfig.read({**DOCUMENTED, "limits": {"turns": 30}})
     warmer = ExperimentConfig.read({**DOCUMENTED, "parameters": {"temperature": 1}})
     assert plain.digest == spelt_out.digest != named.digest
-    assert plain.trial_key == named.trial_key != warmer.trial_key
+    keys = [
+        trial_key(config, condition_digest(config, None), "1", 1, blocks=False)
+        for config in (plain, named, warmer)
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_later_changes_to_the_callers_dict_do_not_reach_the_config() -> None:

@@ -18,7 +18,7 @@ from plain_workplace import PlainWorkplace
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.artifacts import artifact_path
 from sandbox_sdk.experiments.export import export_run, export_runs
-from sandbox_sdk.experiments.export_tables import to_csv
+from sandbox_sdk.experiments.export_tables import write_csv
 from sandbox_sdk.experiments.journal import read_events
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.run import run_experiment
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.anyio
 FILES = {
     *("README.txt", "MANIFEST.json", "SHA256SUMS", "plan.json", "lock.json", "events.jsonl"),
     *("trials.csv", "trials.jsonl", "attempts.jsonl", "result.json", "artifacts"),
+    "outcomes.csv",
 }
 
 
@@ -211,7 +212,12 @@ async def test_an_artifact_that_became_a_link_is_not_followed(runs: Runs, tmp_pa
         export_run(folder, tmp_path / "results")
 
 
+def filled(path: Path) -> bool:
+    return path.stat().st_size > 0
+
+
 async def test_a_running_run_is_not_exported(runs: Runs, tmp_path: Path) -> None:
+    journals = "*/events.jsonl"
     slow = {"extra_body": {"script": [{"content": "x", "delay": 60}]}}
     async with anyio.create_task_group() as group:
 
@@ -220,7 +226,7 @@ async def test_a_running_run_is_not_exported(runs: Runs, tmp_path: Path) -> None
 
         group.start_soon(run)
         with anyio.fail_after(5):
-            while not (found := list(runs.runs_dir.glob("*/events.jsonl"))):
+            while not (found := list(filter(filled, runs.runs_dir.glob(journals)))):
                 await anyio.lowlevel.checkpoint()
         with pytest.raises(ExportError, match="still running"):
             export_run(found[0].parent, tmp_path / "results")
@@ -241,8 +247,9 @@ async def test_a_lost_run_is_exported_as_lost(runs: Runs, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_a_cell_is_never_a_formula(start: str) -> None:
-    data = to_csv([{"a": f"{start}1+1", "b": -5, "c": "two\nlines\0,", "d": "\ud800"}])
-    (row,) = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    file = io.BytesIO()
+    write_csv([{"a": f"{start}1+1", "b": -5, "c": "two\nlines\0,", "d": "\ud800"}], file)
+    (row,) = csv.DictReader(io.StringIO(file.getvalue().decode(), newline=""))
     assert row["a"] == f"'{start}1+1"
     assert row["b"] == "-5"
     assert row["c"] == "two\nlines\ufffd,"

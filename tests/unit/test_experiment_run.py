@@ -5,7 +5,9 @@ Scripted models answer, and a plain folder stands in for the sandbox.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from sandbox_sdk.errors import (
     StateError,
 )
 from sandbox_sdk.experiments.artifacts import artifact_path
-from sandbox_sdk.experiments.journal import Journal, read_events
+from sandbox_sdk.experiments.journal import read_events
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.run_folder import find_runs, read_run
+from sandbox_sdk.experiments.run_folder import find_runs
+from sandbox_sdk.experiments.run_record import read_run
 from sandbox_sdk.values import AttemptState, CommandResult
 
 pytestmark = pytest.mark.anyio
@@ -506,14 +509,14 @@ async def test_a_cancelled_experiment_is_recorded_as_that(bench: Bench) -> None:
 async def test_nothing_is_sent_once_the_journal_cannot_be_written(
     bench: Bench, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Journal.commit
+    real = os.fdatasync
 
-    async def fail_on_request(journal: Journal) -> None:
-        if journal.events[-1].type == "model.requested":
-            raise StateError("disk full")
-        await real(journal)
+    def fail_on_request(descriptor: int) -> None:
+        if b'"model.requested"' in Path(f"/proc/self/fd/{descriptor}").read_bytes():
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
 
-    monkeypatch.setattr(Journal, "commit", fail_on_request)
+    monkeypatch.setattr(os, "fdatasync", fail_on_request)
     server.script(says("never"))
     with pytest.raises(StateError):
         await bench.run(model="m", prompt="p", base_url=server.url)

@@ -17,26 +17,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.journal import Event, Journal, is_held, read_events
+from sandbox_sdk.experiments.journal import Event, Journal, read_events, scan_events
 from sandbox_sdk.experiments.redaction import REDACTED, Redactor
-from sandbox_sdk.experiments.run_folder import read_run
+from sandbox_sdk.experiments.run_record import read_run
 from sandbox_sdk.values import AttemptState
 
 pytestmark = pytest.mark.anyio
 
 
 async def new_journal(folder: Path, redactor: Redactor | None = None) -> Journal:
-    return await Journal.create(folder / "events.jsonl", "run_x", redactor or Redactor())
+    return await Journal.open(folder / "events.jsonl", "run_x", redactor or Redactor())
 
 
 async def test_committed_events_are_read_back_equal(tmp_path: Path) -> None:
     journal = await new_journal(tmp_path)
-    journal.append("a", trial="t", attempt=1, text="π\n\0", number=1.5, nothing=None)
-    journal.append("b", nested={"list": [1, {"x": True}]})
+    told: list[tuple[Event, int, int]] = []
+    journal.on_durable = lambda event, start, end: told.append((event, start, end))
+    events = [
+        journal.append("a", trial="t", attempt=1, text="π\n\0", number=1.5, nothing=None),
+        journal.append("b", nested={"list": [1, {"x": True}]}),
+    ]
+    assert told == []
     await journal.commit()
     await journal.aclose()
-    assert read_events(journal.path) == journal.events
-    assert [event.seq for event in journal.events] == [1, 2]
+    assert read_events(journal.path) == events
+    assert [event.seq for event in events] == [1, 2]
+    placed = [(each.event, each.start, each.end) for each in scan_events(journal.path)]
+    assert placed == told
 
 
 async def test_many_writers_share_few_syncs(
@@ -119,16 +126,22 @@ async def test_a_failed_disk_is_a_state_error(
     await journal.aclose()
 
 
-async def test_a_journal_is_held_while_it_is_open(tmp_path: Path) -> None:
+async def test_a_journal_goes_on_after_its_last_good_line(tmp_path: Path) -> None:
     journal = await new_journal(tmp_path)
-    assert is_held(journal.path)
+    journal.append("a")
     await journal.aclose()
-    assert not is_held(journal.path)
-    assert not is_held(tmp_path / "none")
+    with journal.path.open("ab") as file:
+        file.write(b'{"seq":2,"torn')
+    (placed,) = scan_events(journal.path)
+    again = await Journal.open(journal.path, "run_x", Redactor(), size=placed.end, events=1)
+    again.append("b")
+    await again.aclose()
+    assert [(event.seq, event.type) for event in read_events(journal.path)] == [(1, "a"), (2, "b")]
 
 
 async def test_an_existing_journal_is_never_written_over(tmp_path: Path) -> None:
     journal = await new_journal(tmp_path)
+    journal.append("a")
     await journal.aclose()
     with pytest.raises(StateError):
         await new_journal(tmp_path)
@@ -140,7 +153,8 @@ async def test_secrets_never_reach_the_file(tmp_path: Path) -> None:
     await journal.commit()
     await journal.aclose()
     assert b"canary" not in journal.path.read_bytes()
-    assert journal.events[0].data == {"text": f"key {REDACTED}!", "deep": [{REDACTED: 1}]}
+    (event,) = read_events(journal.path)
+    assert event.data == {"text": f"key {REDACTED}!", "deep": [{REDACTED: 1}]}
 
 
 async def test_every_torn_end_is_ignored_and_damage_before_the_end_is_told(

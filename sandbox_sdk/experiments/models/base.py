@@ -10,7 +10,7 @@ import attrs
 from sandbox_sdk.experiments.redaction import Redactor
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
-ONE_REQUEST = TokenUsage(requests=1)
+ONE_REQUEST = TokenUsage(requests=1, unmetered_requests=1)
 """The usage of a call whose provider tells no tokens."""
 
 
@@ -66,6 +66,8 @@ class ModelOutput:
     Attributes:
         texts: The text of every choice; the first is the answer.
         tool_uses: The tools that the first choice asks for.
+        thinking: Blocks of hidden reasoning that the provider wants back, as they came, with the
+            rest of the conversation.
         stop_reason: Why the answer ended.
         finish_reason: The same in the provider's own word.
         usage: Tokens and requests of this call.
@@ -78,6 +80,7 @@ class ModelOutput:
 
     texts: tuple[str, ...] = ("",)
     tool_uses: tuple[ToolUse, ...] = ()
+    thinking: tuple[Mapping[str, Any], ...] = ()
     stop_reason: StopReason = "unknown"
     finish_reason: str | None = None
     usage: TokenUsage = ONE_REQUEST
@@ -96,6 +99,8 @@ class ModelOutput:
     def message(self) -> dict[str, Any]:
         """The answer as a message of the conversation, in OpenAI's form."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.thinking:
+            message["thinking"] = list(self.thinking)
         if self.tool_uses:
             message["tool_calls"] = [
                 {
@@ -106,6 +111,13 @@ class ModelOutput:
                 for use in self.tool_uses
             ]
         return message
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as JSON, for the journal."""
+        told = {name: getattr(self, name) for name in _OUTPUT_FIELDS}
+        told["usage"] = attrs.asdict(self.usage)
+        told["tool_uses"] = [attrs.asdict(use) for use in self.tool_uses]
+        return told
 
     def redacted(self, redactor: Redactor) -> ModelOutput:
         """Return the answer without the secrets that a server may have echoed."""
@@ -120,8 +132,12 @@ class ModelOutput:
                 )
                 for use in self.tool_uses
             ),
+            thinking=tuple(redactor.value(block) for block in self.thinking),
             warnings=tuple(map(redactor.text, self.warnings)),
         )
+
+
+_OUTPUT_FIELDS = tuple(field.name for field in attrs.fields(ModelOutput))
 
 
 class ModelProvider(Protocol):

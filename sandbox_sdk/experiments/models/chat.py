@@ -35,7 +35,8 @@ def parse_json(data: bytes | str, model: str) -> Any:
         text = data[:200] if isinstance(data, str) else data[:200].decode("utf-8", "replace")
         raise ModelError(
             f"the server of {model!r} answered with something that is not JSON, beginning "
-            f"{text!r}; check that the address is an OpenAI-compatible API (most end in /v1)",
+            f"{text!r}; check that the address is that of an API (OpenAI-compatible ones end in "
+            "/v1)",
             model=model,
             retryable=True,
         ) from None
@@ -53,14 +54,14 @@ def parse_completion(body: Any, model: str) -> ModelOutput:
         case _:
             raise ModelError(
                 f"the server of {model!r} answered with JSON that is no chat completion: "
-                f"{_excerpt(body)}; check that the address is an OpenAI-compatible API",
+                f"{excerpt(body)}; check that the address is an OpenAI-compatible API",
                 model=model,
                 retryable=True,
             )
     first: Any = choices[0]
     uses = _tool_uses(first["message"], model)
     finish = first.get("finish_reason")
-    finish = _clean(finish) if isinstance(finish, str) else None
+    finish = clean(finish) if isinstance(finish, str) else None
     reason = STOP_REASONS.get(finish or "", "unknown")
     return ModelOutput(
         texts=tuple(_text(choice) for choice in choices),
@@ -68,22 +69,22 @@ def parse_completion(body: Any, model: str) -> ModelOutput:
         stop_reason="tool_calls" if uses and reason == "stop" else reason,
         finish_reason=finish,
         usage=_usage(body.get("usage")),
-        response_model=_optional(body.get("model")),
-        system_fingerprint=_optional(body.get("system_fingerprint")),
-        request_id=_optional(body.get("id")),
+        response_model=clean_or_none(body.get("model")),
+        system_fingerprint=clean_or_none(body.get("system_fingerprint")),
+        request_id=clean_or_none(body.get("id")),
     )
 
 
 def _text(choice: Any) -> str:
     match choice:
         case {"message": {"content": str() as text}}:
-            return _clean(text)
+            return clean(text)
         # Some servers answer with a list of parts; a refusal has a field of its own.
         case {"message": {"content": parts}} if isinstance(parts, list):
-            texts = [_object(part).get("text") for part in _list(parts)]
-            return _clean("".join(text for text in texts if isinstance(text, str)))
+            texts = [object_of(part).get("text") for part in _list(parts)]
+            return clean("".join(text for text in texts if isinstance(text, str)))
         case {"message": {"refusal": str() as text}}:
-            return _clean(text)
+            return clean(text)
         case _:
             return ""
 
@@ -106,9 +107,9 @@ def _tool_use(call: Any, model: str) -> ToolUse:
                 arguments = json.dumps(arguments)
             identity = call.get("id")
             return ToolUse(
-                id=_clean(identity) if isinstance(identity, str) else "",
-                name=_clean(name),
-                arguments=_clean(arguments),
+                id=clean(identity) if isinstance(identity, str) else "",
+                name=clean(name),
+                arguments=clean(arguments),
             )
         case _:
             raise _bad_tool_call(call, model)
@@ -116,25 +117,29 @@ def _tool_use(call: Any, model: str) -> ToolUse:
 
 def _bad_tool_call(call: object, model: str) -> ModelError:
     return ModelError(
-        f"the server of {model!r} answered with a tool call that is none: {_excerpt(call)}",
+        f"the server of {model!r} answered with a tool call that is none: {excerpt(call)}",
         model=model,
         retryable=True,
     )
 
 
 def _usage(usage: Any) -> TokenUsage:
-    told = _object(usage)
-    sent, answered = (_object(told.get(f"{kind}_tokens_details")) for kind in _KINDS)
+    told = object_of(usage)
+    sent, answered = (object_of(told.get(f"{kind}_tokens_details")) for kind in _KINDS)
+    input_tokens, output_tokens = (count(told.get(f"{kind}_tokens")) for kind in _KINDS)
     return TokenUsage(
-        input_tokens=_count(told.get("prompt_tokens")) or 0,
-        output_tokens=_count(told.get("completion_tokens")) or 0,
-        cache_read_tokens=_count(sent.get("cached_tokens")),
-        reasoning_tokens=_count(answered.get("reasoning_tokens")),
+        input_tokens=input_tokens or 0,
+        output_tokens=output_tokens or 0,
+        cache_read_tokens=count(sent.get("cached_tokens")),
+        cache_write_tokens=count(sent.get("cache_write_tokens")),
+        reasoning_tokens=count(answered.get("reasoning_tokens")),
         requests=1,
+        unmetered_requests=int(input_tokens is None or output_tokens is None),
     )
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def object_of(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object, or an empty one in place of anything else."""
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
@@ -142,21 +147,25 @@ def _list(value: Any) -> Sequence[Any]:
     return cast("Sequence[Any]", value) if isinstance(value, list) else ()
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
+    """Return a number of tokens, or ``None`` in place of anything else."""
     counted = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS
     return value if counted else None
 
 
-def _optional(value: Any) -> str | None:
-    return _clean(value)[:500] if isinstance(value, str) else None
+def clean_or_none(value: Any) -> str | None:
+    """Return a short text, or ``None`` in place of anything else."""
+    return clean(value)[:500] if isinstance(value, str) else None
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return the text without what no file can hold."""
     # JSON can smuggle in half a character, which no file and no other server takes.
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 
-def _excerpt(value: object) -> str:
+def excerpt(value: object) -> str:
+    """Return the beginning of a JSON value, to be shown in an error."""
     text = json.dumps(value)
     return text if len(text) <= 300 else f"{text[:297]}..."
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import anyio.to_thread
+
 from sandbox_sdk.errors import ConfigError, ModelNotFound
+from sandbox_sdk.experiments.budget import unpriced
+from sandbox_sdk.experiments.cassette import Cassette
 from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.models.anthropic import AnthropicDialect
 from sandbox_sdk.experiments.models.base import ModelProvider, ModelRequest
+from sandbox_sdk.experiments.models.http import HttpProvider
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
-from sandbox_sdk.experiments.models.openai import OpenAIProvider
+from sandbox_sdk.experiments.models.openai import OpenAIDialect
+from sandbox_sdk.experiments.prices import PricedModel, Prices
+from sandbox_sdk.experiments.public_prices import load_public_prices
 from sandbox_sdk.experiments.redaction import Redactor
-from sandbox_sdk.parse import suggestion
+from sandbox_sdk.experiments.tool_kinds import programs_of
+from sandbox_sdk.parse import fault, suggestion
 from sandbox_sdk.values import ModelHost
 
 DEFAULT_PROVIDER = "openai"
 """Who answers for a bare name such as ``gpt-5.6-terra``."""
+
+_WITH_ADDRESS = (DEFAULT_PROVIDER, "anthropic")
 
 
 class ModelRegistry:
@@ -38,11 +50,14 @@ class ModelRegistry:
         providers: Iterable[ModelProvider] = (),
     ) -> None:
         self.redactor = Redactor()
+        self._environ = os.environ if environ is None else environ
         own: tuple[ModelProvider, ...] = (
-            OpenAIProvider(environ=environ, redactor=self.redactor),
+            HttpProvider(OpenAIDialect(), environ=environ, redactor=self.redactor),
+            HttpProvider(AnthropicDialect(), environ=environ, redactor=self.redactor),
             LocalProvider(host, models_dir=models_dir, environ=environ),
             MockProvider(),
         )
+        self._cassettes: dict[tuple[str, str], Cassette] = {}
         self._providers = {provider.name: provider for provider in (*own, *providers)}
 
     def request(self, config: ExperimentConfig) -> tuple[ModelProvider, ModelRequest]:
@@ -54,7 +69,7 @@ class ModelRegistry:
         """
         name, model = self._split(config)
         provider = self._providers[name]
-        if name != DEFAULT_PROVIDER and (config.base_url or config.api_key_env):
+        if name not in _WITH_ADDRESS and (config.base_url or config.api_key_env):
             field = "base_url" if config.base_url else "api_key_env"
             line = f"experiment.{field}: does not go with {name}/{model}"
             raise ConfigError(line, faults=(line,))
@@ -70,16 +85,51 @@ class ModelRegistry:
             attempt_timeout=config.retries.attempt_timeout,
         )
 
+    def priced(self, config: ExperimentConfig) -> PricedModel:
+        """Return whose price the config's model has.
+
+        Raises:
+            ModelNotFound: There is no such provider.
+        """
+        name, model = self._split(config)
+        own = bool(config.base_url or self._environ.get(f"{name.upper()}_BASE_URL"))
+        return PricedModel(provider=name, model=model, own_server=own)
+
+    def cassette(self, config: ExperimentConfig) -> Cassette | None:
+        """Return the cassette that the config's calls are answered from or recorded on."""
+        if config.cache == "off" or config.cassette is None:
+            return None
+        known = (config.cassette, config.cache)
+        if known not in self._cassettes:
+            path = Path(config.cassette).expanduser()
+            self._cassettes[known] = Cassette(path, config.cache, self.redactor)
+        return self._cassettes[known]
+
     async def check(self, config: ExperimentConfig) -> None:
         """Go on if the config's model can be called as far as is known without calling it.
 
         Raises:
-            ConfigError: The config cannot mean anything to the provider.
+            ConfigError: The config cannot mean anything to the provider, or limits the cost of a
+                model whose price is unknown.
             ModelError: There is no key, no such model, or nothing at its address.
         """
         if config.model is not None:
             provider, request = self.request(config)
-            await provider.check(request)
+            if config.tools and not provider.supports_tools and not programs_of(config.tools):
+                said = "cannot be asked for by this model, which writes code blocks; add python"
+                raise fault("experiment.tools", said)
+            if self.priced(config).public:
+                await anyio.to_thread.run_sync(load_public_prices)
+            if config.limits.cost is not None and not Prices(config.prices).knows(
+                priced := self.priced(config)
+            ):
+                raise fault("experiment.limits.cost", unpriced(priced))
+            if config.cache != "replay":
+                await provider.check(request)
+            else:
+                # No model is asked, but what was recorded without the key is found without it.
+                variable = config.api_key_env or f"{provider.name.upper()}_API_KEY"
+                self.redactor.add(self._environ.get(variable, ""))
 
     async def aclose(self) -> None:
         """Release every provider's connections and processes."""

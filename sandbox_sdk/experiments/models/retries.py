@@ -55,6 +55,8 @@ async def generate(
             await on_retry(error, wait, resend + 1)
             await anyio.sleep(wait)
         else:
+            if not resend:
+                return output
             usage = attrs.evolve(output.usage, requests=output.usage.requests + resend)
             return attrs.evolve(output, usage=usage)
     raise AssertionError("unreachable: the last failure was raised")

@@ -1,7 +1,8 @@
-"""What went wrong in a call of an OpenAI-compatible server, in our words and classes."""
+"""What went wrong in a call of a model over HTTP, in our words and classes."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import ssl
 from collections.abc import Iterator
@@ -19,16 +20,19 @@ from sandbox_sdk.errors import (
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments.models.base import ModelRequest
+from sandbox_sdk.experiments.models.dialect import Server
 from sandbox_sdk.experiments.models.reach import reason_of
 from sandbox_sdk.experiments.redaction import REDACTED, Redactor
 
-_CONTEXT = re.compile(r"context.length|context.size|context.window|maximum context", re.IGNORECASE)
+_CONTEXT = re.compile(
+    r"context.length|context.size|context.window|maximum context|prompt is too long", re.IGNORECASE
+)
 _GONE = re.compile(
     r"deprecat|decommission|retired|no longer|does not exist|not found|unknown model"
 )
 _REFUSED = re.compile(
     r"unsupported|not supported|does not support|unrecognized|unknown|not permitted|unexpected"
-    r"|only the default|extra inputs",
+    r"|only the default|extra inputs|cannot both",
     re.IGNORECASE,
 )
 
@@ -38,25 +42,24 @@ class ContextFull(Exception):
 
 
 def explain(
-    error: BaseException, request: ModelRequest, url: str, key: str | None, redactor: Redactor
+    error: BaseException, request: ModelRequest, server: Server, redactor: Redactor
 ) -> ModelError | ContextFull:
     """Return the error to raise for one that the transport or the server's answer raised."""
-    from openai import APIStatusError
-
-    if isinstance(error, APIStatusError):
+    sdk = importlib.import_module(server.sdk)
+    if isinstance(error, sdk.APIStatusError):
         said = redactor.text(_said(error))
-        if key:
+        if server.key:
             # A short key is not looked for everywhere, but here it may well stand.
-            said = said.replace(key, REDACTED)
-        return _explain_status(error, request, url, key, said)
-    return _explain_connection(error, request, url, redactor)
+            said = said.replace(server.key, REDACTED)
+        return _explain_status(error, request, server, said)
+    timed_out = isinstance(error, sdk.APITimeoutError)
+    return _explain_connection(error, request, server.url, redactor, timed_out=timed_out)
 
 
 def _explain_connection(
-    error: BaseException, request: ModelRequest, url: str, redactor: Redactor
+    error: BaseException, request: ModelRequest, url: str, redactor: Redactor, *, timed_out: bool
 ) -> ModelError:
     from aiohttp import ClientConnectorError
-    from openai import APITimeoutError
 
     # The SDK's aiohttp transport calls a refused connection a timeout, so the causes decide.
     chain = tuple(_causes(error))
@@ -73,10 +76,9 @@ def _explain_connection(
                 "correct the address",
                 model=request.model,
                 retryable=True,
+                unbilled=True,
             )
-    if any(isinstance(cause, TimeoutError) for cause in chain) and isinstance(
-        error, APITimeoutError
-    ):
+    if timed_out and any(isinstance(cause, TimeoutError) for cause in chain):
         return ModelTimeout(
             f"the model {request.model!r} at {url} did not answer in time; raise "
             "retries.attempt_timeout to allow it more",
@@ -92,28 +94,32 @@ def _explain_connection(
     )
 
 
+# Any: the status error of either SDK; both are made by the same generator.
 def _explain_status(
-    error: Any, request: ModelRequest, url: str, key: str | None, said: str
+    error: Any, request: ModelRequest, server: Server, said: str
 ) -> ModelError | ContextFull:
     status: int = error.status_code
-    code = str(error.code or error.type or "")
-    model = request.model
+    code = str(getattr(error, "code", None) or error.type or "")
+    model, url = request.model, server.url
     # Any: keyword arguments that all these classes share.
     facts: dict[str, Any] = {
         "model": model,
         "provider_status": status,
         "request_id": error.request_id,
+        # A refusal of what was asked costs nothing; 408 may come after the model had begun.
+        "unbilled": status < 500 and status != 408,
     }
     gone = "model" in said.lower() and _GONE.search(said.lower())
     match status:
         case 401 | 403:
             return ModelAuthError(
-                f"{url} refused the key ({status}): {said}; {_key_fix(request, key)}", **facts
+                f"{url} refused the key ({status}): {said}; {_key_fix(server)}", **facts
             )
         case 404 | 410:
             return ModelNotFound(
                 f"{url} knows no model {model!r} ({status}): {said}; choose another model, or "
-                "check that the address ends as the server wants it (most end in /v1)",
+                "check that the address ends as the server wants it (OpenAI-compatible ones end in "
+                "/v1)",
                 **facts,
             )
         case 429:
@@ -148,12 +154,13 @@ def _explain_status(
 
 def _refused_parameter(error: Any, request: ModelRequest, said: str) -> str | None:
     """Return which parameter that was sent the server refuses, if its answer is about one."""
-    code = str(error.code or "")
+    code = str(getattr(error, "code", None) or "")
     if code not in ("unsupported_parameter", "unsupported_value") and not _REFUSED.search(said):
         return None
     sent = (*request.parameters, "max_completion_tokens")
-    if isinstance(error.param, str) and error.param in sent:
-        return error.param
+    param = getattr(error, "param", None)
+    if isinstance(param, str) and param in sent:
+        return param
     named = [name for name in sent if re.search(rf"\b{re.escape(name)}\b", said)]
     # "Use max_completion_tokens instead of max_tokens" names both; only one was sent.
     return named[0] if named else None
@@ -163,6 +170,8 @@ def _said(error: Any) -> str:
     """Return the provider's own words, on one line."""
     body: Any = error.body
     match body:
+        case {"error": {"message": str() as text}}:
+            pass
         case {"message": str() as text} | {"error": str() as text} | {"detail": str() as text}:
             pass
         case str() as text:
@@ -173,11 +182,10 @@ def _said(error: Any) -> str:
     return text if len(text) <= 1000 else f"{text[:997]}..."
 
 
-def _key_fix(request: ModelRequest, key: str | None) -> str:
-    if key is None:
+def _key_fix(server: Server) -> str:
+    if server.key is None:
         return 'no key was sent; name the variable that holds it with "api_key_env"'
-    variable = request.api_key_env or "OPENAI_API_KEY"
-    return f"set a valid key: export {variable}=..."
+    return f"set a valid key: export {server.variable}=..."
 
 
 def retry_after(headers: Any) -> float | None:

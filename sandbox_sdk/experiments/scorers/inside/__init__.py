@@ -1,0 +1,1 @@
+"""Programs of scorers that run inside a sandbox: standard library only, sent as text."""
