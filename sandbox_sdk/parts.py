@@ -24,10 +24,10 @@ from sandbox_sdk.values import new_id
 from sandbox_sdk.vault import Vault
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.batches import Batches
-    from sandbox_sdk.experiments.concurrency import Concurrency
+    from sandbox_sdk.experiments.batches.batches import Batches
+    from sandbox_sdk.experiments.batches.concurrency import Concurrency
     from sandbox_sdk.experiments.models.registry import ModelRegistry
-    from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.experiments.results.result import ExperimentResult
     from sandbox_sdk.values import Sandboxes, Workplace
 
 _PLACES_PER_CORE = 4  # sandboxes of trials at once; most of a trial's time is spent waiting
@@ -123,7 +123,7 @@ class Parts:
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
         """Export every run of a sandbox, oldest first."""
-        from sandbox_sdk.experiments.export import export_runs
+        from sandbox_sdk.experiments.results.export import export_runs
 
         runs = map(self.folders.run, await self.store.list_runs(sandbox_id))
         made = [run for run in runs if await anyio.Path(run).exists()]
@@ -152,8 +152,8 @@ class Parts:
 
     def batches(self, sandboxes: Sandboxes) -> Batches:
         """Return what runs this client's batches, in sandboxes made by ``sandboxes``."""
-        from sandbox_sdk.experiments.batches import Batches
-        from sandbox_sdk.experiments.concurrency import Concurrency
+        from sandbox_sdk.experiments.batches.batches import Batches
+        from sandbox_sdk.experiments.batches.concurrency import Concurrency
 
         if self._admission is None:
             self._admission = FixedAdmission(max(4, _PLACES_PER_CORE * (os.cpu_count() or 1)))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sandbox_sdk.cli.progress import lines
-from sandbox_sdk.experiments.budget import BudgetSummary
-from sandbox_sdk.experiments.progress import Pace, Progress
+from sandbox_sdk.experiments.batches.progress import Pace, Progress
+from sandbox_sdk.experiments.budgets.budget import BudgetSummary
 
 BATCH = """\
 name: words

@@ -16,7 +16,7 @@ from sandbox_sdk.config_keys import KEYS
 from sandbox_sdk.crypto_utils import manifests
 from sandbox_sdk.engine import limits
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
-from sandbox_sdk.experiments.result import STATUS, ExperimentResult
+from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
 from sandbox_sdk.parse import parse_size
 from sandbox_sdk.policies import BUILT, LEVELS, WAIVABLE, Policy

@@ -22,8 +22,8 @@ from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.crypto_utils import SigningKey, sign_manifest, verify_folder
 from sandbox_sdk.crypto_utils.manifests import NAMESPACE
 from sandbox_sdk.errors import IntegrityError
-from sandbox_sdk.experiments.export import export_run
 from sandbox_sdk.experiments.models.registry import ModelRegistry
+from sandbox_sdk.experiments.results.export import export_run
 from sandbox_sdk.experiments.run import run_experiment
 
 KEY = SigningKey.generate()
