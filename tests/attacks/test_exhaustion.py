@@ -218,7 +218,7 @@ async def test_a40_slow_drip(sandbox: AsyncSandbox) -> None:
     """A byte now and then does not keep a call alive past its time."""
     drip = "while true; do printf .; sleep 0.1; done"
     began = time.monotonic()
-    done = await sandbox.run_command(drip, timeout=1)
+    done = await sandbox.run_command(drip, timeout=0.5)
     assert time.monotonic() - began < 3
     assert done.ended.kind is EndKind.TIMEOUT
     assert set(done.stdout) == {"."}
