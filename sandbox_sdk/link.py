@@ -15,8 +15,10 @@ from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IdleTimeout, LifetimeExceeded, SandboxEnded
 from sandbox_sdk.values import Ended, EndKind, Resources
 
-KILL_SECONDS = 1.0
+KILL_SECONDS = 5.0
 """Longest wait for a killed call to be gone; then the whole sandbox is ended."""
+
+_EXIT_SECONDS = 1.0  # for a context that has answered; then it is killed
 
 
 class Link:
@@ -76,7 +78,7 @@ class Link:
         """Wait for the contexts that were left, and end one that does not end."""
         while self._leaving:
             exchange = self._leaving[-1]
-            with anyio.move_on_after(KILL_SECONDS):
+            with anyio.move_on_after(_EXIT_SECONDS):
                 await exchange.over.wait()
             if not exchange.over.is_set():
                 await self.kill(exchange)

@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.backends.base import Channel, LimitHits, Standing
-from sandbox_sdk.engine import extract, payload, plain, reaper
+from sandbox_sdk.engine import extract, payload, plain, reaper, saving
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine, Places
@@ -29,6 +29,7 @@ from sandbox_sdk.errors import (
     SandboxBusy,
     SandboxError,
     SandboxNotFound,
+    StateError,
 )
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
@@ -44,6 +45,7 @@ from sandbox_sdk.values import (
     Usage,
     new_id,
 )
+from sandbox_sdk.vault import Vault
 
 log = logging.getLogger("sandbox_sdk.backends")
 
@@ -68,6 +70,7 @@ class LocalBackend:
         folders: StateFolders,
         supervisor: Supervisor,
         templates: Templates,
+        vault: Vault,
         *,
         uid_range: tuple[int, int],
         pool_size: int,
@@ -76,6 +79,7 @@ class LocalBackend:
         self._folders = folders
         self._supervisor = supervisor
         self._templates = templates
+        self._vault = vault
         self._ours = group_prefix(folders.root)
         self._engine = Engine(
             supervisor,
@@ -85,6 +89,7 @@ class LocalBackend:
                 ready=folders.ready,
                 prefix=f"{self._ours}-{store.owner_token}",
             ),
+            vault,
             uid_range=uid_range,
             pool_size=pool_size,
         )
@@ -194,6 +199,7 @@ class LocalBackend:
             runs = await self._store.list_runs(id)
             await self._store.delete_sandbox(lease)
             folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
+            await anyio.to_thread.run_sync(self._vault.erase, id)
             await anyio.to_thread.run_sync(_remove, folders)
         self._new.pop(id, None)
         self._starting.pop(id, None)
@@ -250,6 +256,11 @@ class LocalBackend:
         workspace = self._workspace(id)
         if not workspace.exists():
             return Collected()
+        if self._is_sealed(id):
+            raise StateError(
+                f"the files of sandbox {id} are sealed while it does not run: call setup() first",
+                sandbox_id=id,
+            )
         try:
             return await anyio.to_thread.run_sync(extract.collect, workspace, patterns, destination)
         except OSError as error:
@@ -260,7 +271,10 @@ class LocalBackend:
         workspace = self._workspace(id)
         inside = path.removeprefix(f"{WORKSPACE}/")
         try:
-            descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
+            if self._is_sealed(id):
+                descriptor = await anyio.to_thread.run_sync(self._open_sealed, id, inside)
+            else:
+                descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
         except OSError as error:
             raise FileError(
                 f"{path}: {error.strerror}", sandbox_id=id, path=path, errno=error.errno
@@ -306,6 +320,14 @@ class LocalBackend:
         """A sandbox's files as this process reaches them now."""
         held = self._held.get(id)
         return held.running.workspace if held else self._folders.workspace(id)
+
+    def _is_sealed(self, id: str) -> bool:
+        """Whether a sandbox's files can be had with its key only; they are not while it runs."""
+        return id not in self._held and saving.sealed_path(self._folders.workspace(id)).exists()
+
+    def _open_sealed(self, id: str, path: str) -> int:
+        key = self._vault.workspace_key(id)
+        return saving.open_saved(self._folders.workspace(id), path, key, id)
 
     def _lock(self, id: str) -> anyio.Lock:
         return self._starting.setdefault(id, anyio.Lock(fast_acquire=True))

@@ -3,9 +3,11 @@
     state.db            sandboxes, leases and runs
     owners/             one locked file per process that holds sandboxes
     ready/<name>/       workspaces of sandboxes that stand ready and are nobody's yet
-    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/
+    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/,
+                        or sealed in workspace.sealed
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
+    keys/               keys, wrapped under the master key
     templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
@@ -54,7 +56,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """File systems on which a state folder is refused, by the kernel's name of their type."""
 
 _ID = re.compile(r"[a-z]{1,8}_[0-9a-z]{26}")
-_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "agent", "uids")
+_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "keys", "agent", "uids")
 
 
 @attrs.frozen
@@ -118,6 +120,11 @@ class StateFolders:
     def templates(self) -> Path:
         """The folder of built templates."""
         return self.root / "templates"
+
+    @property
+    def keys(self) -> Path:
+        """The folder of keys."""
+        return self.root / "keys"
 
     @property
     def ready(self) -> Path:

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import attrs
 import faces
 import pytest
 from host import GROUPS, ROOT
@@ -42,39 +43,85 @@ def promised(check: Check, face: str, level: str) -> bool:
     return ROOT or level != "low" or check not in ON_TERMINALS
 
 
+@attrs.frozen
+class Way:
+    """One way to use sandboxes.
+
+    Attributes:
+        face: ``async`` or ``blocking``.
+        open: Opens a client of it.
+        runtime: What makes the sandboxes.
+        level: Their security level.
+        ready: How many are kept ready.
+    """
+
+    face: str
+    open: Open
+    runtime: str
+    level: str
+    ready: int
+
+    def __str__(self) -> str:
+        return f"{self.face}-{self.runtime}-{self.level}"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings of its clients."""
+        return {
+            "runtime": self.runtime,
+            "security": {"level": self.level},
+            "orchestrator": {"pool_size": self.ready},
+        }
+
+
 # The blocking face is the same over any runtime and level.
-WAYS: tuple[tuple[str, Open, str, str, int], ...] = (
-    ("async", faces.open_async, "zygote", "medium", 0),
-    ("async", faces.open_async, "zygote", "high", 2),
-    ("async", faces.open_async, "zygote", "low", 0),
-    ("async", faces.open_async, "bubblewrap", "medium", 0),
-    ("blocking", faces.open_blocking, "zygote", "medium", 2),
+WAYS = (
+    Way("async", faces.open_async, "zygote", "medium", 0),
+    Way("async", faces.open_async, "zygote", "high", 2),
+    Way("async", faces.open_async, "zygote", "low", 0),
+    Way("async", faces.open_async, "bubblewrap", "medium", 0),
+    Way("blocking", faces.open_blocking, "zygote", "medium", 2),
 )
-"""Face, its opener, runtime, level, and how many sandboxes are kept ready."""
 
 CASES = [
-    pytest.param(
-        check, opened, runtime, level, ready, id=f"{face}-{runtime}-{level}-{check.__name__}"
-    )
-    for face, opened, runtime, level, ready in WAYS
-    if level != "high" or GROUPS
+    pytest.param(way, check, id=f"{way}-{check.__name__}")
+    for way in WAYS
+    if way.level != "high" or GROUPS
     for check in CHECKS
-    if promised(check, face, level)
+    if promised(check, way.face, way.level)
 ]
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Run these tests on one loop, for they share clients."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def clients(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Callable[[Way], Awaitable[Any]]]:
+    """Return a function that gives the one client of a way."""
+    opened: dict[Way, Any] = {}
+    async with AsyncExitStack() as stack:
+
+        async def find(way: Way) -> Any:
+            if way not in opened:
+                folder = tmp_path_factory.mktemp(str(way)) / "state"
+                opened[way] = await stack.enter_async_context(way.open(folder, way.settings))
+            return opened[way]
+
+        yield find
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(("check", "opened", "runtime", "level", "ready"), CASES)
-async def test_contract(
-    check: Check, opened: Open, runtime: str, level: str, ready: int, tmp_path: Path
-) -> None:
-    settings: dict[str, object] = {
-        "runtime": runtime,
-        "security": {"level": level},
-        "orchestrator": {"pool_size": ready},
-    }
-    async with opened(tmp_path / "state", settings) as client:
-        await check(client)
+@pytest.mark.parametrize(("way", "check"), CASES)
+async def test_contract(way: Way, check: Check, clients: Callable[[Way], Awaitable[Any]]) -> None:
+    client = await clients(way)
+    await check(client)
+    for record in await client.list_sandboxes():
+        await client.delete_sandbox(record.id)
 
 
 @pytest.mark.anyio
