@@ -28,7 +28,7 @@ ANSWER = "45.0"
 
 
 def pooled(ready: int) -> dict[str, object]:
-    """Return settings of a client that keeps so many sandboxes ready, and has a key for ``high``."""
+    """Return settings of a client with so many sandboxes ready, and with a key for ``high``."""
     key = MasterKey.generate().to_text()
     return {"orchestrator": {"pool_size": ready}, "security": {"encryption_key": key}}
 
