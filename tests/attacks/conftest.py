@@ -78,7 +78,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 15.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Run all async tests on one loop, for they share clients."""
     return "asyncio"
@@ -91,7 +91,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return kind
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def clients(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Callable[[Kind], Awaitable[KindClient]]]:
