@@ -123,10 +123,12 @@ class Parts:
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
         """Export every run of a sandbox, oldest first."""
+        from sandbox_sdk.experiments.records.journal import JOURNAL
         from sandbox_sdk.experiments.results.export import export_runs
 
         runs = map(self.folders.run, await self.store.list_runs(sandbox_id))
-        made = [run for run in runs if await anyio.Path(run).exists()]
+        # One whose process was killed before its first event has nothing to tell.
+        made = [run for run in runs if await anyio.Path(run / JOURNAL).exists()]
         if not made:
             raise ExportError(
                 f"sandbox {sandbox_id} has no results: call run_experiment() first",
