@@ -294,6 +294,7 @@ class LocalBackend:
         await anyio.to_thread.run_sync(
             reaper.remove_ownerless, f"{self._ours}-", hierarchy, self._folders
         )
+        await self._remove_recordless()
         for dead in await self._store.dead_leases():
             try:
                 lease = await self._store.acquire_lease(dead.sandbox_id)
@@ -307,6 +308,16 @@ class LocalBackend:
             log.info("sandbox.lost", extra={"sandbox_id": dead.sandbox_id})
             reaped.append(dead.sandbox_id)
         return tuple(reaped)
+
+    async def _remove_recordless(self) -> None:
+        """Remove the folders of sandboxes whose deletion was cut off: a record is deleted first."""
+        folders = await anyio.to_thread.run_sync(self._folders.sandbox_folders)
+        if not folders:
+            return
+        records = await self._store.list_sandboxes(include_internal=True)
+        known = {record.id for record in records}
+        left = [folder for folder in folders if folder.name not in known]
+        await anyio.to_thread.run_sync(_remove, left)
 
     async def aclose(self) -> None:
         """End every sandbox that runs here, then the launcher. Idempotent."""

@@ -165,6 +165,10 @@ class StateFolders:
         """
         return self.runs / _checked(id)
 
+    def sandbox_folders(self) -> list[Path]:
+        """Return the folders of all sandboxes."""
+        return list((self.root / "sandboxes").iterdir())
+
     def take_over(self, ready: Path, id: str) -> Path:
         """Make a folder of ``ready`` a sandbox's own, and return its workspace.
 
