@@ -216,6 +216,8 @@ class Exchange:
             keeper.kill_below(self.child)
             _kill(self.child, signal.SIGKILL)
         elif self.child:
+            if self.guest:
+                keeper.stop(self.guest)  # or the keeper must wait for its turn in a fork bomb
             _kill(self.child, signal.SIGTERM)
             _kill(self.child, signal.SIGCONT)  # in case a guest stopped it
 
