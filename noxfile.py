@@ -168,7 +168,7 @@ def attacks(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """What is repeated for hours: 100,000 sandboxes, and 1,000 owners killed at any moment."""
     session.install(*EVERYTHING, *_group("test"))
-    session.run("pytest", "-s", "-m", "soak", "tests/e2e", *session.posargs)
+    session.run("pytest", "-s", "-m", "soak", "tests/e2e", "tests/property", *session.posargs)
 
 
 @nox.session(default=False)

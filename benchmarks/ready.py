@@ -20,7 +20,7 @@ from bench import references
 from bench.measure import Case, Run, main
 from bench.references import FORK, blocking
 from bench.table import Promise
-from bench.world import first_result, judged, numpy_world
+from bench.world import first_result, judged, numpy_world, pooled
 
 from sandbox_sdk import AsyncSandboxClient
 
@@ -62,8 +62,7 @@ async def _stocked(run: Run) -> None:
 
 async def body(run: Run) -> list[Promise]:
     """Measure all cases in turn."""
-    config = {"orchestrator": {"pool_size": READY}}
-    async with AsyncSandboxClient(config=config, state_dir=run.state) as client:
+    async with AsyncSandboxClient(config=pooled(READY), state_dir=run.state) as client:
         world = await numpy_world(client, run)
         labels = {level: f"from the pool, {level}: setup + statement" for level in LEVELS}
         whole = {level: f"from the pool, {level}: create + setup + statement" for level in LEVELS}

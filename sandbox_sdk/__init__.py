@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         ExportError,
         FileError,
         IdleTimeout,
+        IntegrityError,
         IsolationError,
+        KeyNotFound,
         LaunchError,
         LifetimeExceeded,
         ModelAuthError,
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
         TemplateError,
         UnsupportedParameter,
     )
-    from sandbox_sdk.experiments.preview import BatchPreview
-    from sandbox_sdk.experiments.progress import Progress
-    from sandbox_sdk.experiments.result import ExperimentResult
-    from sandbox_sdk.experiments.run_info import RunInfo
-    from sandbox_sdk.experiments.run_result import RunResult, Trial
+    from sandbox_sdk.experiments.batches.preview import BatchPreview
+    from sandbox_sdk.experiments.batches.progress import Progress
+    from sandbox_sdk.experiments.records.run_info import RunInfo
+    from sandbox_sdk.experiments.results.result import ExperimentResult
+    from sandbox_sdk.experiments.results.run_result import RunResult, Trial
     from sandbox_sdk.files import AsyncFiles
     from sandbox_sdk.orchestrator import (
         AsyncSDKOrchestrator,
@@ -103,8 +105,10 @@ __all__ = [
     "Files",
     "HistoryPoint",
     "IdleTimeout",
+    "IntegrityError",
     "Isolation",
     "IsolationError",
+    "KeyNotFound",
     "LaunchError",
     "LifetimeExceeded",
     "Limit",
@@ -155,11 +159,11 @@ _MODULES = (
     "sandbox_sdk.client",
     "sandbox_sdk_sync",
     "sandbox_sdk.batch",
-    "sandbox_sdk.experiments.result",
-    "sandbox_sdk.experiments.run_info",
-    "sandbox_sdk.experiments.progress",
-    "sandbox_sdk.experiments.run_result",
-    "sandbox_sdk.experiments.preview",
+    "sandbox_sdk.experiments.results.result",
+    "sandbox_sdk.experiments.records.run_info",
+    "sandbox_sdk.experiments.batches.progress",
+    "sandbox_sdk.experiments.results.run_result",
+    "sandbox_sdk.experiments.batches.preview",
 )
 """Where the public names live, cheapest to import first."""
 

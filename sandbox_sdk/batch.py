@@ -10,9 +10,9 @@ import anyio
 from sandbox_sdk.errors import SandboxError
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.batch_run import BatchRun
-    from sandbox_sdk.experiments.progress import Progress
-    from sandbox_sdk.experiments.run_result import RunResult, Trial
+    from sandbox_sdk.experiments.batches.batch_run import BatchRun
+    from sandbox_sdk.experiments.batches.progress import Progress
+    from sandbox_sdk.experiments.results.run_result import RunResult, Trial
 
 
 class AsyncBatch:

@@ -16,7 +16,7 @@ from sandbox_sdk.auth import AuthStatus, local_status
 from sandbox_sdk.batch import AsyncBatch
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import SandboxClosed
-from sandbox_sdk.experiments.choice import Choice
+from sandbox_sdk.experiments.batches.choice import Choice
 from sandbox_sdk.fresh import FreshSandboxes
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
 from sandbox_sdk.parts import Parts
@@ -27,10 +27,10 @@ from sandbox_sdk.spec import parse_spec
 from sandbox_sdk.values import Resources, SandboxInfo, TemplateInfo
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.batches import Batches
-    from sandbox_sdk.experiments.preview import BatchPreview
-    from sandbox_sdk.experiments.run_info import RunInfo
-    from sandbox_sdk.experiments.run_result import RunResult
+    from sandbox_sdk.experiments.batches.batches import Batches
+    from sandbox_sdk.experiments.batches.preview import BatchPreview
+    from sandbox_sdk.experiments.records.run_info import RunInfo
+    from sandbox_sdk.experiments.results.run_result import RunResult
 
 
 class AsyncSandboxClient:

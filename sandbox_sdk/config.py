@@ -13,13 +13,25 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from sandbox_sdk.config_file import read_configuration, read_file
-from sandbox_sdk.config_keys import CREDENTIALS, KEYS, LARGEST_UID, TOP, Sources, Written
+from sandbox_sdk.config_keys import (
+    CREDENTIALS,
+    DOCUMENTED_KEY,
+    KEYS,
+    LARGEST_UID,
+    TOP,
+    Sources,
+    Written,
+)
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import Reserve, Resources, RuntimeName, SecurityLevel
+
+if TYPE_CHECKING:
+    from sandbox_sdk.crypto_utils import KeySource
 
 _PLACEHOLDER = re.compile(r"your[-_ ].*|<.*>|change[-_ ]?me|x{3,}", re.IGNORECASE)
 
@@ -64,7 +76,9 @@ class Settings:
         uid_range: The user ids that root gives to sandboxes.
         runtime: What builds a sandbox that asks for none; ``None`` is the first that works.
         local_model: The model of the demo, installed in the state folder or a path.
-        encryption_key: For state at rest; without effect in this version.
+        encryption_key: The master key or passphrase under which keys are kept.
+        encryption_key_file: A file that holds it; goes before one from a variable or file.
+        key_is_argument: Whether ``encryption_key`` is an argument, which goes before any file.
         enable_audit_logs: Without effect in this version.
         auto_scaling: Whether demand and memory decide how many sandboxes stand ready and run at
             once, within ``pool_size`` and ``max_concurrency``; else those are fixed numbers.
@@ -87,6 +101,8 @@ class Settings:
     runtime: RuntimeName | None = None
     local_model: str = "smollm2"
     encryption_key: str | None = attrs.field(default=None, repr=False)
+    encryption_key_file: Path | None = None
+    key_is_argument: bool = False
     enable_audit_logs: bool = False
     auto_scaling: bool = True
     pool_size: int = 16
@@ -99,6 +115,16 @@ class Settings:
         """The values that must enter no sandbox, record, error or export."""
         kept = (self.api_key, self.client_secret, self.encryption_key)
         return frozenset(secret for secret in kept if secret)
+
+    @property
+    def key_source(self) -> KeySource:
+        """Where the master key is: an argument, else the key file, else what else was set."""
+        # Imported on use: most processes need no key.
+        from sandbox_sdk.crypto_utils import KeySource
+
+        if self.encryption_key_file is None or self.key_is_argument:
+            return KeySource(text=self.encryption_key)
+        return KeySource(file=self.encryption_key_file)
 
     @classmethod
     def load(
@@ -151,9 +177,12 @@ class Settings:
         settings = cls(
             resources=attrs.evolve(Resources(), **fields["resources"]),
             uid_range=uid_range,
+            key_is_argument=_is_argument(sources.written.get("security.encryption_key")),
             **fields["settings"],
         )
         _warn(settings, sources.written)
+        if settings.encryption_key == DOCUMENTED_KEY:
+            settings = attrs.evolve(settings, encryption_key=None, key_is_argument=False)
         return settings
 
 
@@ -169,6 +198,25 @@ def _refuse_endpoint(written: Mapping[str, Written], faults: Faults) -> None:
             faults.add(key, f"is still the placeholder of the documentation (from {found.source})")
 
 
+def _is_argument(key: Written | None) -> bool:
+    return key is not None and key.source.startswith("the argument ")
+
+
+def _key_warning(key: Written) -> str | None:
+    """Return what is wrong with a key and yet no error."""
+    if key.value == DOCUMENTED_KEY:
+        return (
+            f"security.encryption_key is still the placeholder of the documentation (from "
+            f"{key.source}) and is not used; make one with: sandbox-sdk keys create"
+        )
+    file = Path(key.source)
+    if not _is_argument(key) and file.is_file() and file.stat().st_mode & 0o077:
+        return (
+            f"{file} holds security.encryption_key, and others may read it; run: chmod 600 {file}"
+        )
+    return None
+
+
 def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
     """Say what was set but does nothing, so that nobody relies on it."""
     ignored = [key for key in CREDENTIALS if key in written]
@@ -178,8 +226,10 @@ def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
             "and no endpoint is set",
             stacklevel=3,
         )
+    key = written.get("security.encryption_key")
+    if key is not None and (what := _key_warning(key)):
+        warnings.warn(what, stacklevel=3)
     idle = {
-        "security.encryption_key": "state on disk is NOT encrypted",
         "security.enable_audit_logs": "NO audit log is written",
     }
     told = [

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.parse import (
     Faults,
     closest,
@@ -76,6 +77,22 @@ def _parse_pool_size(value: object, path: str) -> int:
     return 0 if value == 0 or value == "0" else parse_count(value, path)
 
 
+def _parse_encryption_key(value: object, path: str) -> str:
+    # Imported on use: most users set none.
+    from sandbox_sdk.crypto_utils import check_encryption_key
+
+    text = parse_text(value, path)
+    if text != DOCUMENTED_KEY:
+        try:
+            check_encryption_key(text)
+        except ConfigError as error:
+            raise fault(path, error.message.removeprefix("encryption_key: ")) from None
+    return text
+
+
+DOCUMENTED_KEY = "your-encryption-key"
+"""The placeholder of the documentation, which is no key."""
+
 KEYS: Mapping[str, Key] = {
     "api_key": Key("settings", "api_key", parse_text),
     "client_id": Key("settings", "client_id", parse_text),
@@ -87,7 +104,8 @@ KEYS: Mapping[str, Key] = {
     "local_model": Key("settings", "local_model", parse_text),
     "runtime": Key("settings", "runtime", parse_runtime),
     "security.level": Key("settings", "security_level", parse_level),
-    "security.encryption_key": Key("settings", "encryption_key", parse_text),
+    "security.encryption_key": Key("settings", "encryption_key", _parse_encryption_key),
+    "security.encryption_key_file": Key("settings", "encryption_key_file", _parse_path),
     "security.enable_audit_logs": Key("settings", "enable_audit_logs", parse_flag),
     "orchestrator.auto_scaling": Key("settings", "auto_scaling", parse_flag),
     "orchestrator.pool_size": Key("settings", "pool_size", _parse_pool_size),
@@ -113,14 +131,16 @@ TOP = frozenset(path.partition(".")[0] for path in KEYS)
 """All top-level names."""
 
 _NULL_IS_A_VALUE = frozenset({"timeout", "idle_timeout"})
-_VARIABLES = {
-    # The documented variable, which leaves the section out.
+_WITHOUT_SECTION = {
+    # Named so by the documentation.
     "SANDBOX_ENCRYPTION_KEY": "security.encryption_key",
+    "SANDBOX_ENCRYPTION_KEY_FILE": "security.encryption_key_file",
     "SANDBOX_ENABLE_AUDIT_LOGS": "security.enable_audit_logs",
-} | {
+}
+_VARIABLES = _WITHOUT_SECTION | {
     f"SANDBOX_{path.replace('.', '_').upper()}": path
     for path in KEYS
-    if path not in ("security.encryption_key", "security.enable_audit_logs")
+    if path not in _WITHOUT_SECTION.values()
 }
 
 

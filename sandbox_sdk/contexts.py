@@ -75,7 +75,7 @@ async def run_fresh(link: Link, code: str, *, timeout: float | None) -> CodeResu
     try:
         return await _Call(link, exchange, collector, began, timeout).run(code, more=False)
     finally:
-        link.leave(exchange)
+        await link.leave(exchange)
 
 
 @attrs.frozen

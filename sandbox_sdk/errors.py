@@ -18,6 +18,8 @@
     ├── TemplateError                       a template cannot be built, found, used or removed
     ├── StateError (OSError)                the state folder could not be read or written
     ├── ExportError (OSError)               results could not be exported
+    ├── IntegrityError (ValueError)         sealed or signed bytes are not what was written
+    ├── KeyNotFound (LookupError)           no key here opens what was sealed
     └── ModelError                          a model call failed
         ├── ModelAuthError (PermissionError)    no key, or one that was refused
         ├── ModelNotFound (LookupError)         unknown, retired or not installed
@@ -281,6 +283,36 @@ class ExportError(SandboxError, OSError):
     ) -> None:
         super().__init__(message, sandbox_id=sandbox_id)
         self.path = path
+
+
+class IntegrityError(SandboxError, ValueError):
+    """Sealed or signed bytes are not what was written.
+
+    They were changed, moved, cut short, or belong to another key.
+
+    Attributes:
+        path: The file it is about, where it is about one.
+    """
+
+    code = "integrity"
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class KeyNotFound(SandboxError, LookupError):
+    """No key that is configured here opens what was sealed.
+
+    Attributes:
+        key_id: The id of the key that would.
+    """
+
+    code = "key_not_found"
+
+    def __init__(self, message: str, *, key_id: str | None = None) -> None:
+        super().__init__(message)
+        self.key_id = key_id
 
 
 class ModelError(SandboxError):

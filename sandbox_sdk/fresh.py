@@ -44,13 +44,13 @@ class FreshSandboxes:
         return FreshSandboxes(self._parts, run)
 
     async def clear(self) -> None:
-        """Delete what a dead driver of the run had recorded and not started.
+        """Delete what a dead driver of the run left: not yet started, lost, or ended.
 
-        The sandboxes that it had started are gone: the client's start removed them.
+        None of the run is in use, for whoever drives it now has not begun.
         """
         for info in await self._parts.backend.list(include_internal=True):
-            waits = info.state in (SandboxState.CREATED, SandboxState.LOST)
-            if waits and info.spec.internal and info.spec.metadata.get(_MARK) == self._run:
+            idle = info.state is not SandboxState.RUNNING
+            if idle and info.spec.internal and info.spec.metadata.get(_MARK) == self._run:
                 await self._delete(info.id)
 
     async def prepare(self, options: Mapping[str, object], path: str = "sandbox") -> SandboxSpec:

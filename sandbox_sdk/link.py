@@ -30,10 +30,13 @@ class Link:
         ended: How the sandbox ended, once it did.
     """
 
-    def __init__(self, id: str, backend: Backend, resources: Resources) -> None:
+    def __init__(
+        self, id: str, backend: Backend, resources: Resources, supervisor: Supervisor
+    ) -> None:
         self.id = id
         self.resources = resources
         self._backend = backend
+        self._supervisor = supervisor
         self._exchanges: Exchanges | None = None
         self._leaving: list[Exchange] = []
         self._ready = anyio.Event()
@@ -44,7 +47,7 @@ class Link:
         cls, id: str, backend: Backend, resources: Resources, supervisor: Supervisor
     ) -> Link:
         """Connect to a sandbox that has been started."""
-        link = cls(id, backend, resources)
+        link = cls(id, backend, resources, supervisor)
         await supervisor.start_soon(link._serve)
         await link._ready.wait()
         return link
@@ -60,7 +63,8 @@ class Link:
         Raises:
             SandboxEnded: The sandbox has ended.
         """
-        await self._settle()
+        for leaving in tuple(self._leaving):
+            await leaving.over.wait()
         before = await self._backend.limit_hits(self.id)
         if self._exchanges is None:
             raise await self.why_ended()
@@ -69,21 +73,19 @@ class Link:
         exchange.before = before
         return exchange
 
-    def leave(self, exchange: Exchange) -> None:
-        """Let a context that has answered end by itself; what is started next finds it gone."""
+    async def leave(self, exchange: Exchange) -> None:
+        """Let a context that has answered end by itself; what starts next finds it gone."""
         if not exchange.over.is_set():
             self._leaving.append(exchange)
+            await self._supervisor.start_soon(self._see_off, exchange)
 
-    async def _settle(self) -> None:
-        """Wait for the contexts that were left, and end one that does not end."""
-        while self._leaving:
-            exchange = self._leaving[-1]
-            with anyio.move_on_after(_EXIT_SECONDS):
-                await exchange.over.wait()
-            if not exchange.over.is_set():
-                await self.kill(exchange)
-            if exchange in self._leaving:
-                self._leaving.remove(exchange)
+    async def _see_off(self, exchange: Exchange) -> None:
+        """Wait for a context's end, and end it if it does not come."""
+        with anyio.move_on_after(_EXIT_SECONDS):
+            await exchange.over.wait()
+        if not exchange.over.is_set():
+            await self.kill(exchange)
+        self._leaving.remove(exchange)
 
     async def begin(self, exchange: Exchange) -> None:
         """Note that a new call begins on a kept exchange."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,13 @@ from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
 from sandbox_sdk.values import new_id
+from sandbox_sdk.vault import Vault
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.batches import Batches
-    from sandbox_sdk.experiments.concurrency import Concurrency
+    from sandbox_sdk.experiments.batches.batches import Batches
+    from sandbox_sdk.experiments.batches.concurrency import Concurrency
     from sandbox_sdk.experiments.models.registry import ModelRegistry
-    from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.experiments.results.result import ExperimentResult
     from sandbox_sdk.values import Sandboxes, Workplace
 
 _PLACES_PER_CORE = 4  # sandboxes of trials at once at first; most of a trial's time is waiting
@@ -50,6 +52,7 @@ class Parts:
         store: Its records.
         supervisor: The one long-lived task.
         templates: The Python environments of sandboxes.
+        vault: The keys.
         backend: Where sandboxes live.
         orchestrator: What looks after them.
         admission: Who may start a sandbox for a trial now.
@@ -62,6 +65,7 @@ class Parts:
     store: SQLiteStore
     supervisor: Supervisor
     templates: Templates
+    vault: Vault
     backend: LocalBackend
     orchestrator: AsyncSDKOrchestrator
     admission: Admission
@@ -82,11 +86,13 @@ class Parts:
         supervisor = Supervisor()
         scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
+        vault = Vault(folders.keys, lambda: settings.key_source)
         backend = LocalBackend(
             store,
             folders,
             supervisor,
             templates,
+            vault,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
             pool_size=settings.pool_size,
             scaled=settings.auto_scaling,
@@ -112,6 +118,7 @@ class Parts:
             store,
             supervisor,
             templates,
+            vault,
             backend,
             orchestrator,
             admission,
@@ -161,22 +168,39 @@ class Parts:
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
         """Export every run of a sandbox, oldest first."""
-        from sandbox_sdk.experiments.export import export_runs
+        from sandbox_sdk.experiments.records.journal import JOURNAL
+        from sandbox_sdk.experiments.results.export import export_runs
 
         runs = map(self.folders.run, await self.store.list_runs(sandbox_id))
-        made = [run for run in runs if await anyio.Path(run).exists()]
+        # One whose process was killed before its first event has nothing to tell.
+        made = [run for run in runs if await anyio.Path(run / JOURNAL).exists()]
         if not made:
             raise ExportError(
                 f"sandbox {sandbox_id} has no results: call run_experiment() first",
                 sandbox_id=sandbox_id,
                 path=str(path),
             )
-        return await export_runs(made, path)
+        return await export_runs(made, path, sign=await self._signer(sandbox_id))
+
+    async def _signer(self, sandbox_id: str) -> Callable[[bytes], bytes] | None:
+        """Return what signs the results of a sandbox: always at ``high``, else if there is a key.
+
+        Raises:
+            KeyNotFound: The signing key is wrapped under another master key.
+        """
+        from sandbox_sdk.crypto_utils import sign_manifest
+
+        level = (await self.backend.get(sandbox_id)).spec.security_level
+        find = partial(self.vault.ring, create=level in ("high", "maximum"))
+        ring = await anyio.to_thread.run_sync(find)
+        if ring is None:
+            return None
+        return partial(sign_manifest, await anyio.to_thread.run_sync(ring.signing_key))
 
     def batches(self, sandboxes: Sandboxes) -> Batches:
         """Return what runs this client's batches, in sandboxes made by ``sandboxes``."""
-        from sandbox_sdk.experiments.batches import Batches
-        from sandbox_sdk.experiments.concurrency import Concurrency
+        from sandbox_sdk.experiments.batches.batches import Batches
+        from sandbox_sdk.experiments.batches.concurrency import Concurrency
 
         if self._concurrency is None:
             self._concurrency = Concurrency()

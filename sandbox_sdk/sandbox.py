@@ -31,7 +31,7 @@ from sandbox_sdk.values import (
 )
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.experiments.results.result import ExperimentResult
     from sandbox_sdk.parts import Parts
 
 

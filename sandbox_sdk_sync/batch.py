@@ -10,8 +10,8 @@ from sandbox_sdk.batch import AsyncBatch
 from sandbox_sdk_sync._twin import Twin
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.progress import Progress
-    from sandbox_sdk.experiments.run_result import RunResult, Trial
+    from sandbox_sdk.experiments.batches.progress import Progress
+    from sandbox_sdk.experiments.results.run_result import RunResult, Trial
 
 
 class Batch(Twin[AsyncBatch]):

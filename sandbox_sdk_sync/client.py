@@ -18,9 +18,9 @@ from sandbox_sdk_sync.orchestrator import SDKOrchestrator
 from sandbox_sdk_sync.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.preview import BatchPreview
-    from sandbox_sdk.experiments.run_info import RunInfo
-    from sandbox_sdk.experiments.run_result import RunResult
+    from sandbox_sdk.experiments.batches.preview import BatchPreview
+    from sandbox_sdk.experiments.records.run_info import RunInfo
+    from sandbox_sdk.experiments.results.run_result import RunResult
 
 
 class SandboxClient(Root[AsyncSandboxClient]):

@@ -25,7 +25,7 @@ from sandbox_sdk_sync.files import Files
 from sandbox_sdk_sync.process import Process
 
 if TYPE_CHECKING:
-    from sandbox_sdk.experiments.result import ExperimentResult
+    from sandbox_sdk.experiments.results.result import ExperimentResult
 
 
 class Sandbox(Twin[AsyncSandbox]):

@@ -22,6 +22,8 @@ class Attack:
         arguments: Of the program.
         opened: Whether it worked, from what the program told.
         allowed: The levels at which it may work.
+        ungrouped: Those at which it may where no control group can be had.
+        late: Whether a watchdog may be what ends it.
         fatal: Whether it may end the program, so that it tells nothing.
     """
 
@@ -31,6 +33,8 @@ class Attack:
     arguments: Callable[[Bait], Sequence[object]] = lambda bait: ()
     opened: Callable[[Told], bool] = lambda told: "worked" in told.values()
     allowed: frozenset[str] = frozenset()
+    ungrouped: frozenset[str] = frozenset()
+    late: bool = False
     fatal: bool = False
 
 
@@ -84,6 +88,7 @@ ATTACKS = (
         title="learn the host's name",
         program="names",
         opened=lambda told: os.uname().nodename in told.values(),
+        allowed=frozenset({"low"}),
     ),
     Attack(
         case="A06",
@@ -111,7 +116,7 @@ ATTACKS = (
         case="A12",
         title="overwrite a program by `/proc/<pid>/exe`",
         program="overwrite_program",
-        arguments=lambda bait: [bait.program],
+        arguments=lambda bait: [bait.program, 1],
     ),
     Attack(
         case="A13",
@@ -209,6 +214,8 @@ ATTACKS = (
         title="have 200 processes where 64 are meant",
         program="use_up",
         arguments=lambda bait: ["processes", 200],
+        ungrouped=frozenset({"low"}),
+        late=True,
         fatal=True,
     ),
     Attack(
@@ -216,6 +223,7 @@ ATTACKS = (
         title="use 512 MiB of memory where 256 are meant",
         program="use_up",
         arguments=lambda bait: ["memory", 512],
+        late=True,
         fatal=True,
     ),
     Attack(
@@ -223,6 +231,7 @@ ATTACKS = (
         title="write 64 MiB where 16 are meant",
         program="use_up",
         arguments=lambda bait: ["disk", 64],
+        late=True,
         fatal=True,
     ),
     Attack(

@@ -1,7 +1,8 @@
 """Attack sandboxes of every kind, those of others included, and print which attack is open where.
 
 Each column runs the same programs of ``tests/attacks/programs`` on the same host, in one run.
-``--write`` replaces the table in ``docs/attacks.md``. As root, what is not ours runs as ``nobody``.
+``--write`` replaces this user's table in ``docs/attacks.md``, which has one of root and one of a
+plain user. As root, what is not ours runs as ``nobody``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from anyio.to_thread import run_sync
 from attack_rows import ATTACKS, Attack, Told
 from attacking import KINDS, PROGRAMS, Kind
 from bait import KEY, Bait, laid
-from host import ROOT, running, soon, told
+from host import GROUPS, ROOT, running, soon, told
 
-from sandbox_sdk import AsyncSandboxClient, EndKind
+from sandbox_sdk import AsyncSandboxClient
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "attacks.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+USER = "root" if ROOT else "a plain user"
+BEGIN, END = f"<!-- table of {USER}: begin -->", f"<!-- table of {USER}: end -->"
 RESOURCES = {"memory": "256MiB", "pids": 64, "disk": "16MiB"}
 SECONDS = 30
 PYTHON = "/usr/bin/python3" if ROOT else sys.executable
@@ -119,10 +121,11 @@ async def ours(kind: Kind, folder: Path, bait: Bait) -> list[Told]:
             async with await client.create_sandbox(
                 attack.title, files=files, resources=RESOURCES, waive=kind.waive
             ) as sandbox:
+                held_by = {limit.name: limit.held_by for limit in sandbox.limits}
                 done = await sandbox.run_command(words, timeout=SECONDS)
             tried = await _survivors(_last_words(done.stdout), bait)
-            # By a watchdog, that is after the fact; it may leave no time to tell.
-            late = done.ended.kind is EndKind.DISK
+            # That is after the fact; it may leave no time to tell.
+            late = done.ended.limit is not None and held_by[done.ended.limit] == "watchdog"
             found.append({"ended": "late"} if late else tried)
     return found
 
@@ -148,7 +151,7 @@ async def columns(folder: Path) -> dict[str, list[str]]:
     table: dict[str, list[str]] = {}
     with laid(folder, ATTACKER) as bait:
         for name, wrap in OTHERS.items():
-            if wrap is not bare and shutil.which(wrap(folder)[0]) is None:
+            if wrap is not bare and shutil.which(wrap(folder / "work")[0]) is None:
                 sys.stderr.write(f"{name} is not installed, and has no column\n")
                 continue
             run = other(wrap, folder)
@@ -177,15 +180,15 @@ def _cell(attack: Attack, level: str, found: Told) -> str:
         return "late"
     if not attack.opened(found):
         return "closed"
-    return "allowed" if level in attack.allowed else "open"
+    allowed = attack.allowed if GROUPS else attack.allowed | attack.ungrouped
+    return "allowed" if level in allowed else "open"
 
 
 def text(table: dict[str, list[str]]) -> str:
     """Return the table in Markdown, with what it was made with."""
-    user = "root" if ROOT else "the same user"
     lines = [
         f"Made by `tests/attack_table.py` on {_versions(table)}.",
-        f"What is not ours ran as a plain user; ours was started by {user}.",
+        f"Ours was started by {USER}; what is not ours ran as a plain user.",
         "",
         "| case | attack | " + " | ".join(table) + " |",
         "|---" * (len(table) + 2) + "|",

@@ -64,8 +64,23 @@ def below(ancestor: int) -> list[int]:
 
 
 def inits(ancestor: int) -> list[int]:
-    """Return the PID 1 of every sandbox below a process."""
-    return [pid for pid in below(ancestor) if status(pid).get("NSpid", "").split()[1:] == ["1"]]
+    """Return the agent of every sandbox below a process.
+
+    It is PID 1 of its namespace, or at `low`, where there is none, what a zygote cloned.
+    """
+    return [pid for pid in below(ancestor) if inner_pid(pid) == 1 or _is_plain_clone(pid)]
+
+
+def inner_pid(pid: int) -> int:
+    """Return the process id that a process has in its own namespace, 0 if it is gone."""
+    return int(status(pid).get("NSpid", "0").split()[-1])
+
+
+def _is_plain_clone(pid: int) -> bool:
+    """Whether a process was cloned by a zygote of `low`; all that it forks has the same words."""
+    zygote = int(status(pid).get("PPid", 0))
+    owner = int(status(zygote).get("PPid", 0))
+    return " plain " in command_line(zygote) and " plain " not in command_line(owner)
 
 
 def uid(pid: int) -> int:

@@ -8,7 +8,16 @@ from typing import Any
 import attrs
 
 COLUMNS = ("what", "ours", "reference", "ratio", "goal", "met")
-UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "/s": 1.0, "MiB": 1 / 1024**2, "x": 1.0, "": 1.0}
+UNITS = {
+    "us": 1e6,
+    "ms": 1e3,
+    "s": 1.0,
+    "/s": 1.0,
+    "MiB": 1 / 1024**2,
+    "MB/s": 1e-6,
+    "x": 1.0,
+    "": 1.0,
+}
 """The unit a figure is shown in -> what seconds, bytes or counts are multiplied by."""
 
 

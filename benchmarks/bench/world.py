@@ -20,11 +20,20 @@ from sandbox_sdk import (
     SandboxError,
     TemplateError,
 )
+from sandbox_sdk.crypto_utils import MasterKey
 
 STATEMENT = "import numpy as np; float(np.arange(10).sum())"
 PROGRAM = "import numpy as np; print(float(np.arange(10).sum()), flush=True)"
 ANSWER = "45.0"
-NO_POOL: Mapping[str, object] = {"orchestrator": {"pool_size": 0}}
+
+
+def pooled(ready: int) -> dict[str, object]:
+    """Return settings of a client with so many sandboxes ready, and with a key for ``high``."""
+    key = MasterKey.generate().to_text()
+    return {"orchestrator": {"pool_size": ready}, "security": {"encryption_key": key}}
+
+
+NO_POOL: Mapping[str, object] = pooled(0)
 SMALL: Mapping[str, object] = {"memory": "256MiB", "tmp": "16MiB", "pids": 64}
 """Resources of sandboxes that do next to nothing, so that many fit."""
 

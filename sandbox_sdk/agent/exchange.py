@@ -57,6 +57,7 @@ class Exchange:
         self._closing = closing
         self.guest = 0
         self.held: list[bytes] = []
+        self._early: list[int] = []
         self.ended: dict[str, Any] | None = None
         self.input = bytearray()
         self.input_over = False
@@ -160,11 +161,13 @@ class Exchange:
             return
         if not text:  # all is said, or there is no keeper
             self._close_report()
+            self._signal_early(self.child)
         self._report_text += text
         for line in self._report_text.splitlines():
             said = json.loads(line)
             if "pid" in said:
                 self.guest = said["pid"]
+                self._signal_early(self.guest)
             else:
                 self.ended = said
 
@@ -181,8 +184,18 @@ class Exchange:
 
     def signal(self, number: int) -> None:
         """Send a signal to the program, if it still runs."""
-        if self.ended is None and (target := self.guest or self.child):
+        if self.ended is not None:
+            return
+        if self.report >= 0 and not self.guest:
+            self._early.append(number)  # the keeper, which it would end, has not told yet whom
+        elif target := self.guest or self.child:
             _kill(target, number)
+
+    def _signal_early(self, target: int) -> None:
+        """Send what was to be sent before it was known to whom."""
+        for number in self._early if target else ():
+            _kill(target, number)
+        self._early.clear()
 
     def resize(self, columns: int, rows: int) -> None:
         """Set the size of the program's terminal, if it has one and still holds it.
@@ -203,6 +216,8 @@ class Exchange:
             keeper.kill_below(self.child)
             _kill(self.child, signal.SIGKILL)
         elif self.child:
+            if self.guest:
+                keeper.stop(self.guest)  # or the keeper must wait for its turn in a fork bomb
             _kill(self.child, signal.SIGTERM)
             _kill(self.child, signal.SIGCONT)  # in case a guest stopped it
 

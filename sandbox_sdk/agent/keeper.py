@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from sandbox_sdk.isolation.walls import kernel
 
@@ -85,11 +85,23 @@ def kill_once(root: int, spare: Collection[int] = ()) -> bool:
     It looks from parents to children, which may miss one whose sibling just ended.
     """
     stopped: set[int] = set()
-    while fresh := _below(root, spare) - stopped:
-        _send(fresh, signal.SIGSTOP)
-        stopped |= fresh
+    before = -1
+    while len(stopped) > before:
+        before = len(stopped)
+        for pid in _below(root, spare):
+            if pid not in stopped:
+                stop(pid)
+                stopped.add(pid)
     _send(stopped, signal.SIGKILL)
     return bool(stopped)
+
+
+def stop(pid: int) -> None:
+    """Stop a process and, at one stroke, the group that it may lead.
+
+    Who stops one after the other waits for its turn among all that a fork bomb runs.
+    """
+    _send((-pid, pid), signal.SIGSTOP)
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[int]:
@@ -102,24 +114,26 @@ def descendants(root: int, spare: Collection[int] = ()) -> set[int]:
     for name in os.listdir("/proc"):
         if name.isdigit() and (parent := _parent(name)):
             children.setdefault(parent, []).append(int(name))
-    return _walk(root, spare, lambda pid: children.get(pid, []))
+    return set(_walk(root, spare, lambda pid: children.get(pid, [])))
 
 
-def _below(root: int, spare: Collection[int]) -> set[int]:
-    """Return what ``descendants`` does, by the kernel's lists of children where it keeps them."""
+def _below(root: int, spare: Collection[int]) -> Iterable[int]:
+    """Find what ``descendants`` does, by the kernel's lists of children where it keeps them.
+
+    The children of a process are looked for after it was given, and so may be stopped by then.
+    """
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return descendants(root, spare)
     return _walk(root, spare, lambda pid: [child for child in _children(pid) if _parent(child)])
 
 
-def _walk(root: int, spare: Collection[int], children: Callable[[int], list[int]]) -> set[int]:
-    found: set[int] = set()
+def _walk(root: int, spare: Collection[int], children: Callable[[int], list[int]]) -> Iterator[int]:
     todo = [root]
     while todo:
-        below = [pid for pid in children(todo.pop()) if pid not in spare]
-        found.update(below)
-        todo.extend(below)
-    return found
+        for pid in children(todo.pop()):
+            if pid not in spare:
+                yield pid
+                todo.append(pid)
 
 
 def _children(pid: int) -> list[int]:
@@ -150,7 +164,7 @@ def _end(pids: set[int]) -> bool:
     return bool(pids)
 
 
-def _send(pids: set[int], number: int) -> None:
+def _send(pids: Iterable[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)

@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.backends.base import Channel, LimitHits, Observer, Standing
-from sandbox_sdk.engine import extract, payload, plain, reaper
+from sandbox_sdk.engine import extract, payload, plain, reaper, saving
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.local import Engine, Places
@@ -31,6 +31,7 @@ from sandbox_sdk.errors import (
     SandboxBusy,
     SandboxError,
     SandboxNotFound,
+    StateError,
 )
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
@@ -47,6 +48,7 @@ from sandbox_sdk.values import (
     Usage,
     new_id,
 )
+from sandbox_sdk.vault import Vault
 
 log = logging.getLogger("sandbox_sdk.backends")
 
@@ -71,6 +73,7 @@ class LocalBackend:
         folders: StateFolders,
         supervisor: Supervisor,
         templates: Templates,
+        vault: Vault,
         *,
         uid_range: tuple[int, int],
         pool_size: int,
@@ -81,6 +84,7 @@ class LocalBackend:
         self._folders = folders
         self._supervisor = supervisor
         self._templates = templates
+        self._vault = vault
         self._ours = group_prefix(folders.root)
         self._engine = Engine(
             supervisor,
@@ -90,6 +94,7 @@ class LocalBackend:
                 ready=folders.ready,
                 prefix=f"{self._ours}-{store.owner_token}",
             ),
+            vault,
             uid_range=uid_range,
             pool_size=pool_size,
             scaled=scaled,
@@ -216,6 +221,7 @@ class LocalBackend:
             runs = await self._store.list_runs(id)
             await self._store.delete_sandbox(lease)
             folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
+            await anyio.to_thread.run_sync(self._vault.erase, id)
             await anyio.to_thread.run_sync(_remove, folders)
         self._new.pop(id, None)
         self._starting.pop(id, None)
@@ -295,6 +301,11 @@ class LocalBackend:
         workspace = self._workspace(id)
         if not workspace.exists():
             return Collected()
+        if self._is_sealed(id):
+            raise StateError(
+                f"the files of sandbox {id} are sealed while it does not run: call setup() first",
+                sandbox_id=id,
+            )
         try:
             return await anyio.to_thread.run_sync(extract.collect, workspace, patterns, destination)
         except OSError as error:
@@ -305,7 +316,10 @@ class LocalBackend:
         workspace = self._workspace(id)
         inside = path.removeprefix(f"{WORKSPACE}/")
         try:
-            descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
+            if self._is_sealed(id):
+                descriptor = await anyio.to_thread.run_sync(self._open_sealed, id, inside)
+            else:
+                descriptor = await anyio.to_thread.run_sync(extract.open_file, workspace, inside)
         except OSError as error:
             raise FileError(
                 f"{path}: {error.strerror}", sandbox_id=id, path=path, errno=error.errno
@@ -325,6 +339,7 @@ class LocalBackend:
         await anyio.to_thread.run_sync(
             reaper.remove_ownerless, f"{self._ours}-", hierarchy, self._folders
         )
+        await self._remove_recordless()
         for dead in await self._store.dead_leases():
             try:
                 lease = await self._store.acquire_lease(dead.sandbox_id)
@@ -339,6 +354,16 @@ class LocalBackend:
             reaped.append(dead.sandbox_id)
         return tuple(reaped)
 
+    async def _remove_recordless(self) -> None:
+        """Remove the folders of sandboxes whose deletion was cut off: a record is deleted first."""
+        folders = await anyio.to_thread.run_sync(self._folders.sandbox_folders)
+        if not folders:
+            return
+        records = await self._store.list_sandboxes(include_internal=True)
+        known = {record.id for record in records}
+        left = [folder for folder in folders if folder.name not in known]
+        await anyio.to_thread.run_sync(_remove, left)
+
     async def aclose(self) -> None:
         """End every sandbox that runs here, then the launcher. Idempotent."""
         stopped = Ended(kind=EndKind.OK, detail="the client was closed")
@@ -351,6 +376,14 @@ class LocalBackend:
         """A sandbox's files as this process reaches them now."""
         held = self._held.get(id)
         return held.running.workspace if held else self._folders.workspace(id)
+
+    def _is_sealed(self, id: str) -> bool:
+        """Whether a sandbox's files can be had with its key only; they are not while it runs."""
+        return id not in self._held and saving.sealed_path(self._folders.workspace(id)).exists()
+
+    def _open_sealed(self, id: str, path: str) -> int:
+        key = self._vault.workspace_key(id)
+        return saving.open_saved(self._folders.workspace(id), path, key, id)
 
     def _lock(self, id: str) -> anyio.Lock:
         return self._starting.setdefault(id, anyio.Lock(fast_acquire=True))

@@ -9,12 +9,14 @@ from sandbox_sdk.cli.compare import compare
 from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
+from sandbox_sdk.cli.keys import keys
 from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.runs import runs
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 from sandbox_sdk.cli.templates import template
+from sandbox_sdk.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,9 +27,11 @@ def app() -> None:
 
 
 for _command in (
-    *(demo, run_, runs, execute, list_, export, delete, compare, doctor, policy_, models, template),
+    *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_),
 ):
     app.add_command(_command)
+for _group in (models, template, keys):
+    app.add_command(_group)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from sandbox_sdk.batch import AsyncBatch
 from sandbox_sdk.cli.progress import follow
 from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.config_file import read_file
-from sandbox_sdk.experiments.preview import BatchPreview
-from sandbox_sdk.experiments.run_result import RunResult
+from sandbox_sdk.experiments.batches.preview import BatchPreview
+from sandbox_sdk.experiments.results.run_result import RunResult
 
 _EXIT = {"complete": 0, "degraded": 3, "partial": 4}
 _MOST_NAMED = 20

@@ -25,9 +25,9 @@ def compare(first: str, second: str, scorer: str | None) -> None:
 
 async def _compare(session: Session, first: str, second: str, scorer: str | None) -> int:
     # Imported on use: most commands need no experiments.
-    from sandbox_sdk.experiments.compare_runs import Side, compare_runs
-    from sandbox_sdk.experiments.run_folder import find_run
-    from sandbox_sdk.experiments.run_record import read_run
+    from sandbox_sdk.experiments.records.run_folder import find_run
+    from sandbox_sdk.experiments.records.run_record import read_run
+    from sandbox_sdk.experiments.results.compare_runs import Side, compare_runs
 
     def read(named: str) -> Side:
         run_id, _, condition = named.partition(":")

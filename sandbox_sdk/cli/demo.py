@@ -17,7 +17,7 @@ from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.errors import ModelNotFound
 from sandbox_sdk.experiments.models.install import INSTALLABLE, install_model
 from sandbox_sdk.experiments.models.local_files import find_model_file
-from sandbox_sdk.experiments.result import ExperimentResult
+from sandbox_sdk.experiments.results.result import ExperimentResult
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.values import COUNTED
 

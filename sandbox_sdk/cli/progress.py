@@ -9,7 +9,7 @@ import anyio
 
 from sandbox_sdk.batch import AsyncBatch
 from sandbox_sdk.cli.output import Output
-from sandbox_sdk.experiments.progress import Pace, Progress
+from sandbox_sdk.experiments.batches.progress import Pace, Progress
 
 _DRAW_SECONDS, _TELL_SECONDS = 0.25, 5.0
 _BAR = 30

@@ -11,7 +11,7 @@ import click
 
 from sandbox_sdk.cli.batches import show, to_document
 from sandbox_sdk.cli.running import Session, global_options, run
-from sandbox_sdk.experiments.run_info import RunInfo
+from sandbox_sdk.experiments.records.run_info import RunInfo
 
 _MOST_SHOWN = 20
 

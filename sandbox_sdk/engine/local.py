@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -27,6 +28,7 @@ from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies import policy
 from sandbox_sdk.policies.host import HostState
 from sandbox_sdk.values import Ended, Isolation, SandboxSpec
+from sandbox_sdk.vault import Vault
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +71,7 @@ class Engine:
         supervisor: Supervisor,
         templates: Templates,
         places: Places,
+        vault: Vault,
         *,
         uid_range: tuple[int, int],
         pool_size: int,
@@ -77,6 +80,7 @@ class Engine:
     ) -> None:
         self._templates = templates
         self._places = places
+        self._vault = vault
         self._uid_range = uid_range
         self._numbers = itertools.count(1)
         self._shared: dict[object, TemplatePlan] = {}
@@ -216,7 +220,7 @@ class Engine:
             if blank.in_memory:
                 live = Path(f"/proc/self/fd/{blank.launched.workspace}")
                 owner = blank.launched.uid or None
-                await anyio.to_thread.run_sync(saving.restore, workspace, live, owner)
+                await anyio.to_thread.run_sync(self._restore, sandbox_id, workspace, live, owner)
             running = Running(
                 sandbox_id=sandbox_id,
                 spec=spec,
@@ -234,6 +238,7 @@ class Engine:
                 ),
                 limits=held,
                 activity=blank.channel.activity,
+                vault=self._vault,
                 on_end=on_end,
             )
             memory_counted = host.hierarchy is not None
@@ -249,6 +254,19 @@ class Engine:
                 sandbox_id=sandbox_id,
             ) from error
         return running, blank.channel
+
+    def _restore(self, sandbox_id: str, workspace: Path, live: Path, owner: int | None) -> None:
+        """Put a workspace in memory back, of which the key to seal it again is proven to be here.
+
+        Raises:
+            ConfigError: The master key is a placeholder, can be guessed, or its file is not this
+                user's alone.
+            KeyNotFound: What was saved is sealed under a key whose master is not here.
+            IntegrityError: What was saved was changed.
+        """
+        self._vault.ring(create=True)
+        key = partial(self._vault.workspace_key, sandbox_id)
+        saving.restore(workspace, live, owner, key, sandbox_id)
 
     async def read_host(self) -> HostState:
         """Return what this machine has left for sandboxes now."""

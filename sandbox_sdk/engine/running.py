@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,8 +16,10 @@ from sandbox_sdk.engine.activity import Activity
 from sandbox_sdk.engine.gauge import Gauge
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.watchdog import Bound, Watch, Watchdog
+from sandbox_sdk.errors import SandboxError
 from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
 from sandbox_sdk.values import Ended, EndKind, Isolation, Limit, SandboxSpec, Usage
+from sandbox_sdk.vault import Vault
 
 log = logging.getLogger("sandbox_sdk.engine")
 
@@ -37,6 +40,7 @@ class Running:
         isolation: What was proven in force.
         limits: Its limits, with what holds each.
         activity: Kept current by the channel.
+        vault: Has the key that a workspace in memory is sealed with when it is saved.
         on_end: Called once when nothing of it is left on the host.
         verdict: How the host ended it, or will have.
         final: What it used in all, once nothing of it is left.
@@ -54,6 +58,7 @@ class Running:
     isolation: Isolation
     limits: tuple[Limit, ...]
     activity: Activity
+    vault: Vault
     on_end: Callable[[Running, Ended], Awaitable[None]]
     verdict: Ended | None = None
     over: anyio.Event = attrs.field(factory=anyio.Event)
@@ -238,8 +243,14 @@ class Running:
         if self.saved is None:
             return ""
         try:
-            left_out = await anyio.to_thread.run_sync(saving.save, self.workspace, self.saved)
-        except OSError as error:
+            left_out = await anyio.to_thread.run_sync(
+                saving.save,
+                self.workspace,
+                self.saved,
+                partial(self.vault.workspace_key, self.sandbox_id),
+                self.sandbox_id,
+            )
+        except (OSError, SandboxError) as error:
             return f"its workspace could not be saved, the former state stays: {error}"
         return f"not saved: {', '.join(left_out)}" if left_out else ""
 

@@ -4,38 +4,62 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 
-from sandbox_sdk.engine import reaper
+from sandbox_sdk.crypto_utils import DataKey, Label, seal_pieces, unseal_stream
+from sandbox_sdk.durable import write_stream_durably
+from sandbox_sdk.engine import packing, reaper
 
-_DEEPEST = 128
 _MOST_NAMED = 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def restore(saved: Path, live: Path, owner: int | None) -> None:
-    """Copy what was saved into an empty workspace, before any code runs in it.
+def sealed_path(saved: Path) -> Path:
+    """Return the file that holds a saved workspace sealed, beside its folder."""
+    return saved.with_name("workspace.sealed")
+
+
+def restore(
+    saved: Path, live: Path, owner: int | None, key: Callable[[], DataKey], sandbox_id: str
+) -> None:
+    """Put what was saved into an empty workspace, before any code runs in it.
 
     Args:
-        saved: The folder in the state folder; it stays as it is.
+        saved: The folder in the state folder, with the files that it was made with; what was
+            saved since lies sealed beside it. Both stay as they are.
         live: The workspace as this process reaches it.
         owner: The uid and gid that the copies get; ``None`` is this process's own.
+        key: Returns the key that the workspace was sealed with.
+        sandbox_id: Whose it is.
 
     Raises:
+        IntegrityError: It was changed or cut short, or is another sandbox's.
         OSError: It does not fit, or cannot be read.
     """
-    _Copy(owner).tree(saved, live)
+    try:
+        file = sealed_path(saved).open("rb")
+    except FileNotFoundError:
+        _Copy(owner).tree(saved, live)
+        return
+    with file:
+        packing.unpack(unseal_stream(key(), file, _label(sandbox_id)), live, owner)
 
 
-def save(live: Path, saved: Path) -> tuple[str, ...]:
+def save(live: Path, saved: Path, key: Callable[[], DataKey], sandbox_id: str) -> tuple[str, ...]:
     """Replace what was saved by what is in the workspace now, after all its code has ended.
+
+    Nothing of it comes to the disk in clear. Of an empty workspace nothing is kept, nor is the key
+    asked for.
 
     Args:
         live: The workspace as this process reaches it.
-        saved: The folder in the state folder.
+        saved: The folder in the state folder, beside which it lies sealed.
+        key: Returns the key to seal it with.
+        sandbox_id: Whose it is.
 
     Returns:
         The files left out, with the reason: what is no file, folder or link, or lies too deep.
@@ -43,21 +67,40 @@ def save(live: Path, saved: Path) -> tuple[str, ...]:
     Raises:
         OSError: It cannot be written; what was saved before stays.
     """
-    fresh, former = saved.with_name("workspace.new"), saved.with_name("workspace.old")
-    for folder in (fresh, former):
-        reaper.remove_tree(folder)
-    fresh.mkdir(mode=0o700)
-    copy = _Copy(None)
-    try:
-        live.chmod(0o700)  # code inside may have shut it
-        copy.tree(live, fresh)
-    except OSError:
-        reaper.remove_tree(fresh)
-        raise
-    saved.rename(former)
-    fresh.rename(saved)
+    left_out: list[str] = []
+    live.chmod(0o700)  # code inside may have shut it
+    if os.listdir(live):
+        packed = packing.pack(live, lambda path, why: _note(left_out, path, why))
+        pieces = seal_pieces(key(), packed, _label(sandbox_id))
+        write_stream_durably(sealed_path(saved), lambda file: file.writelines(pieces))
+    else:
+        sealed_path(saved).unlink(missing_ok=True)
+    # The files that it was made with lie there in clear.
+    former = saved.with_name("workspace.old")
     reaper.remove_tree(former)
-    return tuple(copy.left_out)
+    saved.rename(former)
+    saved.mkdir(mode=0o700)
+    reaper.remove_tree(former)
+    return tuple(left_out)
+
+
+def open_saved(saved: Path, path: str, key: DataKey, sandbox_id: str) -> int:
+    """Return a descriptor of a file in memory with the content of one that is saved sealed.
+
+    Raises:
+        IntegrityError: What was saved was changed, or is another sandbox's.
+        OSError: There is no such file.
+    """
+
+    def stream() -> Iterator[bytes]:
+        with sealed_path(saved).open("rb") as file:
+            yield from unseal_stream(key, file, _label(sandbox_id))
+
+    return packing.open_file(stream, path)
+
+
+def _label(sandbox_id: str) -> Label:
+    return Label(type="workspace", id=sandbox_id, sandbox=sandbox_id)
 
 
 @attrs.define
@@ -65,7 +108,6 @@ class _Copy:
     """One copy of a tree that nobody else changes; links are copied, never followed."""
 
     owner: int | None
-    left_out: list[str] = attrs.field(factory=list[str])
     _linked: dict[int, str] = attrs.field(factory=dict[int, str])
     _root: int = -1
 
@@ -92,15 +134,10 @@ class _Copy:
             elif stat.S_ISLNK(info.st_mode):
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
                 self._give(name, target)
-            else:
-                self._leave(inner, "is no file, folder or link")
 
     def _subfolder(
         self, source: int, target: int, name: str, path: str, info: os.stat_result
     ) -> None:
-        if path.count("/") >= _DEEPEST:
-            self._leave(path, f"lies more than {_DEEPEST} folders deep")
-            return
         os.mkdir(name, 0o700, dir_fd=target)
         # Its owner may have shut it.
         os.chmod(name, 0o700 | stat.S_IMODE(info.st_mode), dir_fd=source)
@@ -143,10 +180,11 @@ class _Copy:
         if self.owner is not None:
             os.chown(name, self.owner, self.owner, dir_fd=folder, follow_symlinks=False)
 
-    def _leave(self, path: str, why: str) -> None:
-        if len(self.left_out) < _MOST_NAMED:
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            self.left_out.append(f"{shown} {why}")
+
+def _note(left_out: list[str], path: str, why: str) -> None:
+    if len(left_out) < _MOST_NAMED:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        left_out.append(f"{shown} {why}")
 
 
 def _pour(source: int, target: int, size: int) -> None:

@@ -87,6 +87,7 @@ class Watch:
     started: float = attrs.field(factory=anyio.current_time)
     peak_bytes: int | None = None
     _ran: float | None = None
+    _walk_at: float = -math.inf
     _measuring: bool = False
     _next_at: float = attrs.field(factory=lambda: anyio.current_time() + WATCH_SECONDS)
 
@@ -123,21 +124,33 @@ class Watch:
 
     async def measure(self) -> None:
         """Measure it in a thread, and end it if it has too much. What fails ends it as well."""
-        began = anyio.current_time()
         try:
-            verdict = await anyio.to_thread.run_sync(self._check)
+            verdict = await self._verdict()
         except Exception as error:
             log.exception("watchdog.failed")
             verdict = Ended(kind=EndKind.INFRA, detail=f"its use could not be measured: {error}")
         if verdict is not None:
             self.stop(verdict)
-        now = anyio.current_time()
-        self._next_at = now + max(WATCH_SECONDS, _WALK_SHARE * (now - began))
+        self._next_at = anyio.current_time() + WATCH_SECONDS
+        if self.group is not None:
+            self._next_at = max(self._next_at, self._walk_at)
         self._measuring = False
 
-    def _check(self) -> Ended | None:
-        if self.group is None and (verdict := self._check_processes()):
+    async def _verdict(self) -> Ended | None:
+        """Measure what is due. However long a walk takes, processes are counted at every look."""
+        if self.group is None and (
+            verdict := await anyio.to_thread.run_sync(self._check_processes)
+        ):
             return verdict
+        began = anyio.current_time()
+        if began < self._walk_at:
+            return None
+        verdict = await anyio.to_thread.run_sync(self._check_folders)
+        now = anyio.current_time()
+        self._walk_at = now + _WALK_SHARE * (now - began)
+        return verdict
+
+    def _check_folders(self) -> Ended | None:
         return next(filter(None, (bound.check() for bound in self.bounds)), None)
 
     def _check_processes(self) -> Ended | None:

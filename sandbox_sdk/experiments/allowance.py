@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from sandbox_sdk.experiments.accounts import Amount
+from sandbox_sdk.experiments.budgets.accounts import Amount
 from sandbox_sdk.experiments.config import Limits
-from sandbox_sdk.experiments.outcome import Outcome, stopped_by
+from sandbox_sdk.experiments.results.outcome import Outcome, stopped_by
 
 MOST_FILTERED = 3
 """Answers that a content filter may end one after the other; more would end the same way."""

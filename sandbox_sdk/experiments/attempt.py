@@ -11,20 +11,20 @@ import attrs
 
 from sandbox_sdk.errors import SandboxError, StateError
 from sandbox_sdk.experiments.allowance import Allowance
-from sandbox_sdk.experiments.artifacts import ARTIFACTS
+from sandbox_sdk.experiments.batches.paid import PaidAnswers
+from sandbox_sdk.experiments.budgets.prices import Prices
+from sandbox_sdk.experiments.budgets.spending import BudgetGate, Spending
 from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.lock import Lock
 from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.outcome import Outcome, decided_by, failed
-from sandbox_sdk.experiments.paid import PaidAnswers
-from sandbox_sdk.experiments.prices import Prices
-from sandbox_sdk.experiments.recorder import Recorder
-from sandbox_sdk.experiments.result import ResourceUse
-from sandbox_sdk.experiments.spending import BudgetGate, Spending
-from sandbox_sdk.experiments.tools import Tools
+from sandbox_sdk.experiments.records.artifacts import ARTIFACTS
+from sandbox_sdk.experiments.records.lock import Lock
+from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.results.outcome import Outcome, decided_by, failed
+from sandbox_sdk.experiments.results.result import ResourceUse
+from sandbox_sdk.experiments.tools.tools import Tools
 from sandbox_sdk.values import AttemptState, EndKind, Usage, Workplace
 
 _GRACE_SECONDS = 5.0  # beyond limits.time, for what bounds itself by it to say so

@@ -22,9 +22,9 @@ import attrs
 from sandbox_sdk.errors import ConfigError, ReplayMiss
 from sandbox_sdk.experiments.cassette_file import CassetteFile, Entry, damaged
 from sandbox_sdk.experiments.config import CacheMode
-from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest
-from sandbox_sdk.experiments.redaction import REDACTED, Redactor, looks_secret
+from sandbox_sdk.experiments.records.digests import digest
+from sandbox_sdk.experiments.records.redaction import REDACTED, Redactor, looks_secret
 from sandbox_sdk.wire import from_json
 
 _place: ContextVar[str] = ContextVar("sandbox_sdk_trial", default="")

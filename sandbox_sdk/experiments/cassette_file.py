@@ -12,8 +12,8 @@ from typing import Any
 
 import attrs
 
+from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.disk import sync_folder
 
 _SCHEMA = 1
 _DIFF_LINES = 40

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import attrs
 
-from sandbox_sdk.experiments.cost import Price
-from sandbox_sdk.experiments.digests import digest
+from sandbox_sdk.experiments.budgets.cost import Price
+from sandbox_sdk.experiments.budgets.prices import prices_json
 from sandbox_sdk.experiments.fields import read_fields
-from sandbox_sdk.experiments.prices import prices_json
-from sandbox_sdk.experiments.redaction import REDACTED, looks_secret, plain
+from sandbox_sdk.experiments.records.digests import digest
+from sandbox_sdk.experiments.records.redaction import REDACTED, looks_secret, plain
 from sandbox_sdk.experiments.schema import FIELDS, HINTS, contradictions
-from sandbox_sdk.experiments.tool_kinds import ToolName
+from sandbox_sdk.experiments.tools.tool_kinds import ToolName
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.values import KIB
 

@@ -20,15 +20,15 @@ from sandbox_sdk.errors import (
     UnsupportedParameter,
 )
 from sandbox_sdk.experiments.allowance import Allowance
+from sandbox_sdk.experiments.batches.paid import PaidAnswers
+from sandbox_sdk.experiments.budgets.spending import Charge, OutOfBudget, Spending
 from sandbox_sdk.experiments.cassette import Cassette
 from sandbox_sdk.experiments.config import Retries
-from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models import retries
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest, ToolUse
-from sandbox_sdk.experiments.outcome import Outcome, Stopped, failed
-from sandbox_sdk.experiments.paid import PaidAnswers
-from sandbox_sdk.experiments.recorder import Recorder
-from sandbox_sdk.experiments.spending import Charge, OutOfBudget, Spending
+from sandbox_sdk.experiments.records.digests import digest
+from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.results.outcome import Outcome, Stopped, failed
 from sandbox_sdk.values import AttemptState
 
 _WRONG_CONFIG = (ModelAuthError, ModelNotFound, ReplayMiss, UnsupportedParameter)

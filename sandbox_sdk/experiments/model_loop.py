@@ -7,17 +7,23 @@ from typing import Any
 
 import attrs
 
-from sandbox_sdk.experiments import code_blocks
 from sandbox_sdk.experiments.allowance import Allowance
+from sandbox_sdk.experiments.batches.opening import opening, uses_blocks
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest, ToolUse
-from sandbox_sdk.experiments.opening import opening, uses_blocks
-from sandbox_sdk.experiments.outcome import COMPLETED, Outcome, Stopped, decided_by, stopped_by
-from sandbox_sdk.experiments.recorder import Recorder
-from sandbox_sdk.experiments.result import Failure, ToolError
-from sandbox_sdk.experiments.tool_kinds import programs_of, tool_schemas
-from sandbox_sdk.experiments.tools import ToolResult, Tools
+from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.results.outcome import (
+    COMPLETED,
+    Outcome,
+    Stopped,
+    decided_by,
+    stopped_by,
+)
+from sandbox_sdk.experiments.results.result import Failure, ToolError
+from sandbox_sdk.experiments.tools import code_blocks
+from sandbox_sdk.experiments.tools.tool_kinds import programs_of, tool_schemas
+from sandbox_sdk.experiments.tools.tools import ToolResult, Tools
 from sandbox_sdk.values import AttemptState
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from sandbox_sdk.experiments.batch_config import BatchConfig
-from sandbox_sdk.experiments.budget_limits import BudgetLimits
+from sandbox_sdk.experiments.batches.batch_config import BatchConfig
+from sandbox_sdk.experiments.batches.plan import Plan, PlannedTrial, only_trial, ready_condition
+from sandbox_sdk.experiments.batches.trial_runner import OneSandbox, TrialRunner
+from sandbox_sdk.experiments.budgets.budget_limits import BudgetLimits
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.open_run import OpenRun
-from sandbox_sdk.experiments.plan import Plan, PlannedTrial, only_trial, ready_condition
-from sandbox_sdk.experiments.result import STATUS, ExperimentResult
-from sandbox_sdk.experiments.run_record import read_run
-from sandbox_sdk.experiments.trial_runner import OneSandbox, TrialRunner
+from sandbox_sdk.experiments.records.open_run import OpenRun
+from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Workplace, new_id

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox_sdk.experiments import fields
-from sandbox_sdk.experiments.prices import read_prices
-from sandbox_sdk.experiments.tool_kinds import programs_of, read_tools
+from sandbox_sdk.experiments.budgets.prices import read_prices
+from sandbox_sdk.experiments.tools.tool_kinds import programs_of, read_tools
 from sandbox_sdk.parse import Faults, fault, parse_size
 from sandbox_sdk.values import MIB
 

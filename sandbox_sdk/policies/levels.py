@@ -78,7 +78,7 @@ LOW = attrs.evolve(
     not_promised=(
         "a view of its own: names of host files, processes with arguments, users and host show",
         "an agent that code inside cannot kill, which ends its own sandbox",
-        "unchanged modes and times of files of its own host uid: Landlock leaves them to the uid",
+        "unchanged modes, times and attributes of files of its own host uid: Landlock leaves them",
         _NO_AGGREGATE,
         _ONE_KERNEL,
         _SIDE_CHANNELS,

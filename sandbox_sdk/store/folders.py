@@ -3,9 +3,11 @@
     state.db            sandboxes, leases and runs
     owners/             one locked file per process that holds sandboxes
     ready/<name>/       workspaces of sandboxes that stand ready and are nobody's yet
-    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/
+    sandboxes/<id>/     one folder per sandbox; its files lie in workspace/,
+                        or sealed in workspace.sealed
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
+    keys/               keys, wrapped under the master key
     templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
@@ -54,7 +56,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """File systems on which a state folder is refused, by the kernel's name of their type."""
 
 _ID = re.compile(r"[a-z]{1,8}_[0-9a-z]{26}")
-_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "agent", "uids")
+_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "keys", "agent", "uids")
 
 
 @attrs.frozen
@@ -120,6 +122,11 @@ class StateFolders:
         return self.root / "templates"
 
     @property
+    def keys(self) -> Path:
+        """The folder of keys."""
+        return self.root / "keys"
+
+    @property
     def ready(self) -> Path:
         """The folder of workspaces of sandboxes that are nobody's yet."""
         return self.root / "ready"
@@ -157,6 +164,10 @@ class StateFolders:
             SandboxNotFound: The id is none that the SDK made.
         """
         return self.runs / _checked(id)
+
+    def sandbox_folders(self) -> list[Path]:
+        """Return the folders of all sandboxes."""
+        return list((self.root / "sandboxes").iterdir())
 
     def take_over(self, ready: Path, id: str) -> Path:
         """Make a folder of ``ready`` a sandbox's own, and return its workspace.

@@ -1,27 +1,31 @@
 """What attacks share: sandboxes of every kind, the attack programs in them, the same outside.
 
 An attack counts as refused only if the same program works outside of the sandbox. Every attack
-that asks for a client is tried at each runtime and level; those of one module share a client, and
+that asks for a client is tried at each runtime and level; all share a client of each kind, and
 each has sandboxes of its own.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attacking import KINDS, PROGRAMS, Inside, Kind, OpenClient, Outside
-from host import told
+from attacking import GAPS, KINDS, PROGRAMS, Gap, Inside, Kind, OpenClient, Outside
+from host import inits, inner_pid, told
 
 from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.errors import SandboxEnded
 from sandbox_sdk.sandbox import AsyncSandbox
 
 HERE = Path(__file__).parent
+FAILURES = (AssertionError, SandboxEnded)
+"""How a test fails that shows a gap."""
 
 
 class KindClient(AsyncSandboxClient):
@@ -42,10 +46,30 @@ class KindClient(AsyncSandboxClient):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give an attack a minute where it says nothing else: many of them load the whole machine."""
+    """Give an attack a minute where it says nothing else, and have it fail where a gap is told.
+
+    Many attacks load the whole machine.
+    """
     for item in items:
-        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+        if item.path.parent != HERE:
+            continue
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(60))
+        for gap in _gaps(item):
+            item.add_marker(
+                pytest.mark.xfail(reason=gap.says, raises=FAILURES, strict=True, run=gap.tried)
+            )
+
+
+def _gaps(item: pytest.Item) -> Iterator[Gap]:
+    """Yield what is told of a test at its level."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return
+    kind = item.callspec.params.get("kind")
+    names = {item.originalname, item.name.replace(f"{kind}-", "")}
+    for gap in GAPS:
+        if gap.here and isinstance(kind, Kind) and kind.level == gap.level and names & {*gap.tests}:
+            yield gap
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +80,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Run a module's async tests on one loop, for they share clients."""
+    """Run all async tests on one loop, for they share clients."""
     return "asyncio"
 
 
@@ -71,7 +95,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 async def clients(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Callable[[Kind], Awaitable[KindClient]]]:
-    """Return a function that gives the module's client for a kind of sandbox."""
+    """Return a function that gives the only client for a kind of sandbox."""
     opened: dict[Kind, KindClient] = {}
     async with AsyncExitStack() as stack:
 
@@ -120,6 +144,13 @@ async def sandbox(
 ) -> AsyncIterator[AsyncSandbox]:
     async with await client.create_sandbox("attacked", files=programs) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def agent(sandbox: AsyncSandbox) -> int:
+    """Return the process id by which code in the sandbox knows its agent."""
+    (found,) = inits(os.getpid())
+    return inner_pid(found)
 
 
 @pytest.fixture

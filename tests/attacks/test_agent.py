@@ -1,4 +1,4 @@
-"""Attacks on PID 1 by code of its own sandbox: if it ended, the host would be blamed."""
+"""Attacks on the agent by code of its own sandbox: if it ended, the host would be blamed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.anyio
 SIGNALS = """
 import os, signal
 for number in signal.valid_signals():
-    os.kill(1, number)
+    os.kill(AGENT, number)
 """
 LIMITS = """
 import resource
 refused = 0
 for name in ("CPU", "AS", "NOFILE", "NPROC", "DATA"):
     try:
-        resource.prlimit(1, getattr(resource, f"RLIMIT_{name}"), (0, 0))
+        resource.prlimit(AGENT, getattr(resource, f"RLIMIT_{name}"), (0, 0))
     except PermissionError:
         refused += 1
 refused
@@ -45,49 +45,55 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-async def test_signals_to_the_agent(sandbox: AsyncSandbox, victim: subprocess.Popen[bytes]) -> None:
+async def test_signals_to_the_agent(
+    sandbox: AsyncSandbox, agent: int, victim: subprocess.Popen[bytes]
+) -> None:
     """No signal that code inside can send ends the agent; outside, one ends such a process."""
     victim.send_signal(signal.SIGINT)
     assert victim.wait() == -signal.SIGINT
 
-    assert (await sandbox.run_code(SIGNALS)).ok
+    assert (await sandbox.run_code(f"AGENT = {agent}\n{SIGNALS}")).ok
     for _ in range(2):  # what was sent has been delivered once the first was served
-        assert (await sandbox.run_command("echo alive; kill -INT 1")).stdout == "alive\n"
+        assert (await sandbox.run_command(f"echo alive; kill -INT {agent}")).stdout == "alive\n"
+    await sandbox.run_code("import os; os.kill(-1, 9)")
+    assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
 
 
-async def test_limits_of_the_agent(sandbox: AsyncSandbox, victim: subprocess.Popen[bytes]) -> None:
+async def test_limits_of_the_agent(
+    sandbox: AsyncSandbox, agent: int, victim: subprocess.Popen[bytes]
+) -> None:
     """Code inside cannot lower the agent's limits; outside, those of a process of the same uid."""
     resource.prlimit(victim.pid, resource.RLIMIT_NPROC, (9, 9))
     assert resource.prlimit(victim.pid, resource.RLIMIT_NPROC) == (9, 9)
 
-    assert (await sandbox.run_code(LIMITS)).text == "5"
+    assert (await sandbox.run_code(f"AGENT = {agent}\n{LIMITS}")).text == "5"
     own = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
     assert (await sandbox.run_code(own)).ok
     assert (await sandbox.run_command("echo alive")).stdout == "alive\n"
 
 
 async def test_tracing_the_agent(
-    inside: Inside, outside: Outside, victim: subprocess.Popen[bytes]
+    inside: Inside, outside: Outside, agent: int, victim: subprocess.Popen[bytes]
 ) -> None:
     """Code inside neither traces the agent nor reads it nor takes what it holds open."""
     ways = ("trace", "read memory", "memory file", "take descriptor")
     free = outside("host_process", victim.pid, "input")
     assert {free[way] for way in ways} == {"worked"}
 
-    tried = await inside("host_process", 1, "agent")
+    tried = await inside("host_process", agent, "agent")
 
     assert {tried[way] for way in ways} <= {"EPERM", "EACCES"}
 
 
 async def test_settings_of_the_agent(
-    inside: Inside, outside: Outside, victim: subprocess.Popen[bytes]
+    inside: Inside, outside: Outside, agent: int, victim: subprocess.Popen[bytes]
 ) -> None:
     """Code inside can neither offer the agent to the kernel that is out of memory, nor name it."""
     names = ("oom_score_adj", "comm", "coredump_filter", "clear_refs", "sched")
     free = outside("write_paths", *(f"/proc/{victim.pid}/{name}" for name in names))
     assert set(free.values()) == {"worked"}
 
-    tried = await inside("write_paths", *(f"/proc/1/{name}" for name in names))
+    tried = await inside("write_paths", *(f"/proc/{agent}/{name}" for name in names))
 
     assert set(tried.values()) == {"EACCES"}
 

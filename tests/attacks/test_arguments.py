@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from host import inits, inner_pid
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import ConfigError, FileError, SandboxNotFound
@@ -44,7 +46,8 @@ async def test_a34_options_through_a_command(sandbox: AsyncSandbox) -> None:
 async def test_a34_names_of_sandboxes(client: AsyncSandboxClient, name: str) -> None:
     """A name is kept as it is, and never becomes a path, an option or a shell's line."""
     async with await client.create_sandbox(name) as sandbox:
-        done = await sandbox.run_command("cat /proc/1/cmdline; ls /")
+        (init,) = inits(os.getpid())
+        done = await sandbox.run_command(f"cat /proc/{inner_pid(init)}/cmdline; ls /")
     assert (await client.get_sandbox(sandbox.id)).name == name
     assert name.strip("-") == "" or name not in done.stdout
     assert "host" not in done.stdout.split()

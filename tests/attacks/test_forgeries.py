@@ -21,7 +21,9 @@ pytestmark = pytest.mark.anyio
 
 ANSWER = """
 import os, stat
-def answer(data):
+def answer(data, times=1):
+    for _ in range(times): answer_once(data)
+def answer_once(data):
     for descriptor in range(3, 64):
         try:
             if stat.S_IFMT(os.fstat(descriptor).st_mode) in (stat.S_IFIFO, stat.S_IFSOCK):
@@ -49,7 +51,7 @@ FORGED = {
     "no UTF-8": repr(b'{"results": ["\xff\xfe"]}\n'),
     "no JSON": repr(b"\x00\x01\x02\n"),
     "two megabytes": "b' ' * 2_000_000 + b'\\n'",
-    HUGE: "b'[' * 1_000_000_000",
+    HUGE: "b'[' * 1_000_000, 1_000",
 }
 BOUND = 64 * 1024 * 1024
 
@@ -88,19 +90,25 @@ async def test_a35_forged_exit_of_a_kept_context(sandbox: AsyncSandbox) -> None:
     """A context that says it exits, and runs on, is held to its time like any other."""
     code = f"""{ANSWER}answer(b'{{"results": [], "exit": 0}}\\n')\nwhile True: pass"""
     began = time.monotonic()
-    done = await sandbox.run_code(code, context="kept", timeout=1)
+    done = await sandbox.run_code(code, context="kept", timeout=0.5)
     assert time.monotonic() - began < 4
     assert done.ended.kind is EndKind.TIMEOUT
     assert (await sandbox.run_code("6 * 7", context="kept")).text == "42"
 
 
-async def test_a35_answer_before_the_end(sandbox: AsyncSandbox) -> None:
-    """Fresh code that answers and goes on is held to its time."""
-    code = f"""{ANSWER}answer(b'{{"results": []}}\\n')\nwhile True: pass"""
+async def test_a35_answer_before_the_end(
+    sandbox: AsyncSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fresh code that answers and goes on is ended before anything else begins."""
+    monkeypatch.setattr("sandbox_sdk.link.KILL_SECONDS", 0.5)
+    note = 'with open("pid", "w") as file: file.write(str(os.getpid()))'
+    code = f"""{ANSWER}{note}\nanswer(b'{{"results": []}}\\n')\nwhile True: pass"""
     began = time.monotonic()
     done = await sandbox.run_code(code, timeout=1)
+    left = await sandbox.run_command("test -s pid && ! kill -0 $(cat pid)")
     assert time.monotonic() - began < 4
-    assert done.ended.kind is EndKind.TIMEOUT
+    assert done.ended.kind is EndKind.OK
+    assert left.ok
 
 
 async def test_a35_forged_frames_in_output(sandbox: AsyncSandbox) -> None:

@@ -43,6 +43,8 @@ async def test_core_pattern_of_the_host(inside: Inside, tmp_path: Path) -> None:
 async def test_host_uid_of_every_process(sandbox: AsyncSandbox) -> None:
     """No process of a sandbox has the host's uid 0, be it agent, keeper, command or code."""
     async with sandbox.start_command(["cat"]) as process:
+        await process.write(b"begun")
+        assert await anext(process.stdout) == b"begun"
         (init,) = inits(os.getpid())
         inner = [init, *below(init)]
         uids = {uid(pid) for pid in inner}

@@ -15,8 +15,8 @@ from host import below, command_line, soon, status
 
 from sandbox_sdk.backends.local import group_prefix
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.experiments.journal import scan_events
-from sandbox_sdk.experiments.run_record import read_run
+from sandbox_sdk.experiments.records.journal import scan_events
+from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.isolation.walls import cgroups
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

@@ -20,7 +20,7 @@ from host import below, command_line, inits, running, soon, status
 from sandbox_sdk.backends.local import group_prefix
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import SandboxBusy, SandboxEnded
-from sandbox_sdk.experiments.run_record import read_run
+from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.sandbox import AsyncSandbox
 from sandbox_sdk.values import CommandResult, EndKind, SandboxState, new_id
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent
 LANES = 2
 EARLY_SECONDS, LATE_SECONDS = 0.9, 0.4
-KEPT = {"agent", "models", "owners", "ready", "runs", "sandboxes", "templates", "uids"}
+KEPT = {"agent", "keys", "models", "owners", "ready", "runs", "sandboxes", "templates", "uids"}
 
 
 @attrs.define

@@ -9,13 +9,13 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox_sdk.experiments.budget import Budget
-from sandbox_sdk.experiments.budget_facts import BudgetFacts, CallFact
-from sandbox_sdk.experiments.budget_limits import Bounds, BudgetLimits
-from sandbox_sdk.experiments.cost import Price
-from sandbox_sdk.experiments.estimates import CallSize
-from sandbox_sdk.experiments.prices import PricedModel, Prices
-from sandbox_sdk.experiments.reservations import Reservation
+from sandbox_sdk.experiments.budgets.budget import Budget
+from sandbox_sdk.experiments.budgets.budget_facts import BudgetFacts, CallFact
+from sandbox_sdk.experiments.budgets.budget_limits import Bounds, BudgetLimits
+from sandbox_sdk.experiments.budgets.cost import Price
+from sandbox_sdk.experiments.budgets.estimates import CallSize
+from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
+from sandbox_sdk.experiments.budgets.reservations import Reservation
 from sandbox_sdk.experiments.usage import TokenUsage
 
 MODEL = PricedModel(provider="openai", model="m")

@@ -11,12 +11,12 @@ import attrs
 from plain_workplace import PlainWorkplace
 
 from sandbox_sdk.errors import LaunchError
-from sandbox_sdk.experiments.batch_run import BatchRun
-from sandbox_sdk.experiments.batches import Batches
-from sandbox_sdk.experiments.choice import Choice
-from sandbox_sdk.experiments.concurrency import Concurrency
+from sandbox_sdk.experiments.batches.batch_run import BatchRun
+from sandbox_sdk.experiments.batches.batches import Batches
+from sandbox_sdk.experiments.batches.choice import Choice
+from sandbox_sdk.experiments.batches.concurrency import Concurrency
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.run_result import RunResult
+from sandbox_sdk.experiments.results.run_result import RunResult
 from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import SandboxSpec

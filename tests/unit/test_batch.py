@@ -20,12 +20,12 @@ from blockbuster import blockbuster_ctx
 from plain_sandboxes import BatchBench
 
 from sandbox_sdk.errors import AdmissionTimeout, ConfigError, SandboxBusy, SandboxNotFound
-from sandbox_sdk.experiments.batch_run import BatchRun
-from sandbox_sdk.experiments.journal import read_events
+from sandbox_sdk.experiments.batches.batch_run import BatchRun
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
-from sandbox_sdk.experiments.run_record import read_run
-from sandbox_sdk.experiments.run_result import RunResult
+from sandbox_sdk.experiments.records.journal import read_events
+from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.results.run_result import RunResult
 from sandbox_sdk.policies import FixedAdmission, SlotRequest
 from sandbox_sdk.values import AttemptState
 
@@ -316,7 +316,7 @@ async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: A
     calls, made = len(asked.calls), bench.sandboxes.made
     other = {**config, "scorers": ["exact", {"type": "includes", "name": "holds"}]}
     batches = bench.batches
-    from sandbox_sdk.experiments.choice import Choice
+    from sandbox_sdk.experiments.batches.choice import Choice
 
     choice = Choice(reuse=first.id)
     told = await batches.preview(await batches.plan(other, choice), choice)

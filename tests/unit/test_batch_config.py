@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.experiments.batch_config import BatchConfig
-from sandbox_sdk.experiments.datasets import from_json, read_dataset, to_json
+from sandbox_sdk.experiments.batches.batch_config import BatchConfig
+from sandbox_sdk.experiments.batches.datasets import from_json, read_dataset, to_json
+from sandbox_sdk.experiments.batches.plan import Plan, ready_condition
+from sandbox_sdk.experiments.batches.trial_key import trial_seed
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.plan import Plan, ready_condition
-from sandbox_sdk.experiments.trial_key import trial_seed
 from sandbox_sdk.values import Resources, SandboxSpec
 
 ECHO = {"model": "mock/echo"}

@@ -10,24 +10,24 @@ import attrs
 import pytest
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.experiments.budget import Budget
-from sandbox_sdk.experiments.budget_check import BudgetedModel, check_budget
-from sandbox_sdk.experiments.budget_facts import AttemptFact, BudgetFacts, budget_facts
-from sandbox_sdk.experiments.budget_limits import budget_json, read_budget
-from sandbox_sdk.experiments.budget_refusals import Refusal
-from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.cost import Price
-from sandbox_sdk.experiments.estimates import (
+from sandbox_sdk.experiments.budgets.budget import Budget
+from sandbox_sdk.experiments.budgets.budget_check import BudgetedModel, check_budget
+from sandbox_sdk.experiments.budgets.budget_facts import AttemptFact, BudgetFacts, budget_facts
+from sandbox_sdk.experiments.budgets.budget_limits import budget_json, read_budget
+from sandbox_sdk.experiments.budgets.budget_refusals import Refusal
+from sandbox_sdk.experiments.budgets.cost import Price
+from sandbox_sdk.experiments.budgets.estimates import (
     FIRST_OUTPUT_TOKENS,
     CallSize,
     PlannedTrials,
     call_size,
     estimate_spend,
 )
-from sandbox_sdk.experiments.journal import Event
+from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
+from sandbox_sdk.experiments.budgets.reservations import Reservation
+from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.prices import PricedModel, Prices
-from sandbox_sdk.experiments.reservations import Reservation
+from sandbox_sdk.experiments.records.journal import Event
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState
 

@@ -18,11 +18,11 @@ from sandbox_sdk.experiments.cassette import Cassette, calls_of
 from sandbox_sdk.experiments.models.base import ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.redaction import Redactor
-from sandbox_sdk.experiments.result import ExperimentResult
+from sandbox_sdk.experiments.records.redaction import Redactor
+from sandbox_sdk.experiments.records.run_folder import find_runs
+from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.results.result import ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.run_folder import find_runs
-from sandbox_sdk.experiments.run_record import read_run
 
 pytestmark = pytest.mark.anyio
 

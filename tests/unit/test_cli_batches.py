@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sandbox_sdk.cli.progress import lines
-from sandbox_sdk.experiments.budget import BudgetSummary
-from sandbox_sdk.experiments.progress import Pace, Progress
+from sandbox_sdk.experiments.batches.progress import Pace, Progress
+from sandbox_sdk.experiments.budgets.budget import BudgetSummary
 
 BATCH = """\
 name: words
@@ -88,7 +88,7 @@ def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_command_goes_on(folder:
     assert process.stderr is not None
     assert "Ctrl-C" in process.stderr.readline()
     (journal,) = _journals(folder)
-    while b"model.requested" not in journal.read_bytes():
+    while journal.read_bytes().count(b"model.requested") < 4:
         pass
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130

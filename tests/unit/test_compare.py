@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_sdk.experiments.compare import Comparison, compare
-from sandbox_sdk.experiments.rates import RULE, TrialScore, rate
-from sandbox_sdk.experiments.statistics import wilson
+from sandbox_sdk.experiments.results.compare import Comparison, compare
+from sandbox_sdk.experiments.results.rates import RULE, TrialScore, rate
+from sandbox_sdk.experiments.results.statistics import wilson
 from sandbox_sdk.values import COUNTED, AttemptState
 
 

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from sandbox_sdk.errors import AdmissionTimeout, ModelRateLimited
-from sandbox_sdk.experiments.concurrency import (
+from sandbox_sdk.experiments.batches.concurrency import (
     FIRST_CALLS,
     LEAST_CALLS,
     LOCAL_CALLS,

@@ -12,8 +12,11 @@ from sandbox_sdk.auth import local_status
 from sandbox_sdk.config import Settings, UidRange
 from sandbox_sdk.config_file import DEEPEST, LARGEST_FILE
 from sandbox_sdk.config_keys import KEYS
+from sandbox_sdk.crypto_utils import KeySource, MasterKey
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.values import Resources
+
+KEY = MasterKey.generate().to_text()
 
 DOCUMENTED = """
 api_key: your-api-key
@@ -65,7 +68,7 @@ def test_defaults_need_nothing_and_warn_of_nothing() -> None:
 
 def test_the_documented_file_works() -> None:
     write(DOCUMENTED)
-    with pytest.warns(UserWarning, match="not needed|without effect") as told:
+    with pytest.warns(UserWarning, match="not needed|without effect|placeholder") as told:
         found = Settings.load()
     assert found.security_level == "high"
     assert found.resources == Resources(memory_bytes=10**9, cpu=1.0)
@@ -74,11 +77,13 @@ def test_the_documented_file_works() -> None:
         True,
         60.0,
     )
-    assert len(told) == 2
+    assert len(told) == 3
+    assert any("placeholder" in str(one.message) for one in told)
+    assert found.encryption_key is None
 
 
 def test_the_documented_variables_work() -> None:
-    with pytest.warns(UserWarning, match="not needed|without effect"):
+    with pytest.warns(UserWarning, match="not needed|placeholder"):
         found = Settings.load(environ=DOCUMENTED_VARIABLES)
     assert found.security_level == "high"
     assert found.client_secret == "your-client-secret"
@@ -147,12 +152,14 @@ def test_no_bound_can_be_written() -> None:
 def test_every_key_has_a_variable_that_is_read() -> None:
     values = {
         "security.level": "low",
+        "security.encryption_key": KEY,
         "security.enable_audit_logs": "no",
         "orchestrator.auto_scaling": "no",
         "default_resources.cpu": "0.5",
     }
     documented = {
         "security.encryption_key": "SANDBOX_ENCRYPTION_KEY",
+        "security.encryption_key_file": "SANDBOX_ENCRYPTION_KEY_FILE",
         "security.enable_audit_logs": "SANDBOX_ENABLE_AUDIT_LOGS",
     }
     environ = {
@@ -174,7 +181,7 @@ def test_every_key_has_a_variable_that_is_read() -> None:
     assert found.uid_range == UidRange(first=100_000, count=9)
     assert (found.timeout, found.idle_timeout, found.monitoring_interval) == (9.0, 9.0, 9.0)
     assert (found.max_concurrency, found.reserve, found.auto_scaling) == (9, "limit", False)
-    assert found.secrets == {"99MB"}
+    assert found.secrets == {"99MB", KEY}
     assert found.security_level == "low"
     assert found.state_dir == Path("99MB").absolute()
 
@@ -225,8 +232,47 @@ def test_an_endpoint_is_refused_from_anywhere() -> None:
 
 
 def test_what_cannot_protect_yet_says_so() -> None:
-    with pytest.warns(UserWarning, match=r"state on disk is NOT encrypted.*NO audit log"):
-        Settings.load(config={"security": {"encryption_key": "k", "enable_audit_logs": True}})
+    with pytest.warns(UserWarning, match="NO audit log"):
+        Settings.load(config={"security": {"enable_audit_logs": True}})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["zz", "change-me-please", "password12345", pytest.param(KEY[:-1], id="cut"), "<your key>"],
+)
+def test_a_key_that_can_be_guessed_or_was_cut_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(environ={"SANDBOX_ENCRYPTION_KEY": key})
+    (fault,) = caught.value.faults
+    assert fault.startswith("security.encryption_key: ")
+    assert fault.endswith("(from SANDBOX_ENCRYPTION_KEY)")
+    assert key not in fault
+
+
+def test_the_placeholder_of_the_documentation_is_never_a_key() -> None:
+    with pytest.warns(UserWarning, match="placeholder of the documentation"):
+        found = Settings.load(config={"security": {"encryption_key": "your-encryption-key"}})
+    assert found.key_source == KeySource()
+    assert found.secrets == frozenset()
+
+
+def test_a_key_given_as_an_argument_goes_before_a_key_file_before_a_variable() -> None:
+    other = MasterKey.generate().to_text()
+    environ = {"SANDBOX_ENCRYPTION_KEY": KEY}
+    assert Settings.load(environ=environ).key_source == KeySource(text=KEY)
+    environ["SANDBOX_ENCRYPTION_KEY_FILE"] = "/k"
+    assert Settings.load(environ=environ).key_source == KeySource(file=Path("/k"))
+    found = Settings.load(config={"security": {"encryption_key": other}}, environ=environ)
+    assert found.key_source == KeySource(text=other)
+
+
+def test_a_file_with_a_key_that_others_may_read_is_told() -> None:
+    file = write(f"security: {{encryption_key: {KEY}}}")
+    file.chmod(0o600)
+    assert Settings.load().key_source == KeySource(text=KEY)
+    file.chmod(0o644)
+    with pytest.warns(UserWarning, match="others may read it; run: chmod 600"):
+        Settings.load()
 
 
 def test_what_is_switched_off_needs_no_warning() -> None:
@@ -240,9 +286,9 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
     with pytest.warns(UserWarning, match="not needed|without effect"):
         found = Settings.load(
             {"api_key": hush, "client_secret": hush + "2"},
-            config={"security": {"encryption_key": hush + "3"}},
+            config={"security": {"encryption_key": hush + "3, which is long"}},
         )
-    assert found.secrets == {hush, hush + "2", hush + "3"}
+    assert found.secrets == {hush, hush + "2", hush + "3, which is long"}
     assert "hush" not in repr(found)
     for wrong in (f"{hush}\n{hush}", [hush], {hush: hush}):
         with pytest.raises(ConfigError) as caught:

@@ -10,11 +10,13 @@ import attrs
 import pytest
 
 import sandbox_sdk
-from sandbox_sdk import errors
+from sandbox_sdk import crypto_utils, errors
+from sandbox_sdk.cli.keys import keys
 from sandbox_sdk.config_keys import KEYS
+from sandbox_sdk.crypto_utils import manifests
 from sandbox_sdk.engine import limits
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits, Retries
-from sandbox_sdk.experiments.result import STATUS, ExperimentResult
+from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.schema import FIELDS, PARAMETERS
 from sandbox_sdk.orchestrator import HistoryPoint, ResourceSnapshot, Scaled, Suggestion
 from sandbox_sdk.orchestrator.metrics import METRICS
@@ -154,6 +156,14 @@ def test_every_limit_is_documented_with_how_it_ends() -> None:
     ends = {kind for cells in table.values() for kind in CODE.findall(cells[2])}
     kinds = {EndKind.OOM, EndKind.PIDS, EndKind.DISK, EndKind.OUTPUT_LIMIT, EndKind.TIMEOUT}
     assert {kind.value for kind in kinds} <= ends
+
+
+def test_the_crypto_page_names_every_public_name_status_and_command() -> None:
+    named = words("crypto")
+    assert set(crypto_utils.__all__) <= named
+    assert set(get_args(manifests.Status)) <= rows("crypto").keys()
+    commands = {name for name in keys.commands if f"sandbox-sdk keys {name}" in PAGES["crypto"]}
+    assert commands == keys.commands.keys()
 
 
 def test_every_waiver_is_documented_with_its_levels() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_sdk.experiments.compare import compare
-from sandbox_sdk.experiments.rates import TrialScore
+from sandbox_sdk.experiments.results.compare import compare
+from sandbox_sdk.experiments.results.rates import TrialScore
 from sandbox_sdk.experiments.scorers import KINDS
 from sandbox_sdk.experiments.scorers.function import ARGUMENTS
 from sandbox_sdk.values import COUNTED, AttemptState

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.experiments.batches.trial_key import condition_digest, trial_key
 from sandbox_sdk.experiments.config import ExperimentConfig, Limits
-from sandbox_sdk.experiments.trial_key import condition_digest, trial_key
 
 DOCUMENTED = {
     "model": "gpt-3.5-turbo",

@@ -16,11 +16,11 @@ import pytest
 from plain_workplace import PlainWorkplace
 
 from sandbox_sdk.errors import ExportError
-from sandbox_sdk.experiments.artifacts import artifact_path
-from sandbox_sdk.experiments.export import export_run, export_runs
-from sandbox_sdk.experiments.export_tables import write_csv
-from sandbox_sdk.experiments.journal import read_events
 from sandbox_sdk.experiments.models.registry import ModelRegistry
+from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.journal import read_events
+from sandbox_sdk.experiments.results.export import export_run, export_runs
+from sandbox_sdk.experiments.results.export_tables import write_csv
 from sandbox_sdk.experiments.run import run_experiment
 
 pytestmark = pytest.mark.anyio

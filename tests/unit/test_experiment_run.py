@@ -26,13 +26,13 @@ from sandbox_sdk.errors import (
     ModelNotFound,
     StateError,
 )
-from sandbox_sdk.experiments.artifacts import artifact_path
-from sandbox_sdk.experiments.journal import read_events
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.result import STATUS, ExperimentResult
+from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.journal import read_events
+from sandbox_sdk.experiments.records.run_folder import find_runs
+from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.run_folder import find_runs
-from sandbox_sdk.experiments.run_record import read_run
 from sandbox_sdk.values import AttemptState, CommandResult
 
 pytestmark = pytest.mark.anyio

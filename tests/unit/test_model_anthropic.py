@@ -17,9 +17,9 @@ from sandbox_sdk.errors import ModelAuthError, ModelError, ModelNotFound, Unsupp
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.anthropic import DEFAULT_MAX_TOKENS
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.result import ToolError
-from sandbox_sdk.experiments.tool_arguments import parse_arguments
-from sandbox_sdk.experiments.tool_kinds import tool_schemas
+from sandbox_sdk.experiments.results.result import ToolError
+from sandbox_sdk.experiments.tools.tool_arguments import parse_arguments
+from sandbox_sdk.experiments.tools.tool_kinds import tool_schemas
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models import install
 from sandbox_sdk.experiments.models.install import INSTALLABLE, install_model
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.result import ExperimentResult
+from sandbox_sdk.experiments.results.result import ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.experiments.cost import Cost, Price, total_cost
-from sandbox_sdk.experiments.prices import USER_TABLE, PricedModel, Prices, read_prices
+from sandbox_sdk.experiments.budgets.cost import Cost, Price, total_cost
+from sandbox_sdk.experiments.budgets.prices import USER_TABLE, PricedModel, Prices, read_prices
 from sandbox_sdk.experiments.usage import TokenUsage
 
 GPT = PricedModel(provider="openai", model="gpt-3.5-turbo")

@@ -17,21 +17,21 @@ from plain_workplace import PlainWorkplace
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.experiments.allowance import Allowance
 from sandbox_sdk.experiments.attempt import Attempt, Surroundings
-from sandbox_sdk.experiments.budget import Budget
-from sandbox_sdk.experiments.budget_facts import budget_facts
-from sandbox_sdk.experiments.budget_limits import read_budget
+from sandbox_sdk.experiments.budgets.budget import Budget
+from sandbox_sdk.experiments.budgets.budget_facts import budget_facts
+from sandbox_sdk.experiments.budgets.budget_limits import read_budget
+from sandbox_sdk.experiments.budgets.prices import USER_TABLE, Prices
+from sandbox_sdk.experiments.budgets.spending import BudgetGate, Spending
 from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.derive import TrialFacts, derive_result
-from sandbox_sdk.experiments.journal import Event, Journal, read_events
-from sandbox_sdk.experiments.lock import Lock
 from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.outcome import Outcome
-from sandbox_sdk.experiments.prices import USER_TABLE, Prices
-from sandbox_sdk.experiments.recorder import Recorder
-from sandbox_sdk.experiments.result import ExperimentResult
+from sandbox_sdk.experiments.records.derive import TrialFacts, derive_result
+from sandbox_sdk.experiments.records.journal import Event, Journal, read_events
+from sandbox_sdk.experiments.records.lock import Lock
+from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.results.outcome import Outcome
+from sandbox_sdk.experiments.results.result import ExperimentResult
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.spending import BudgetGate, Spending
 from sandbox_sdk.values import AttemptState
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from sandbox_sdk.experiments.statistics import (
+from sandbox_sdk.experiments.results.statistics import (
     Interval,
     difference,
     effective_trials,
@@ -17,7 +17,7 @@ from sandbox_sdk.experiments.statistics import (
     paired_test,
     wilson,
 )
-from sandbox_sdk.experiments.student import student_cdf, student_quantile
+from sandbox_sdk.experiments.results.student import student_cdf, student_quantile
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox_sdk.experiments.tool_output import code_text
+from sandbox_sdk.experiments.tools.tool_output import code_text
 from sandbox_sdk.values import CodeResult, Ended, EndKind, MimeBundle
 
 

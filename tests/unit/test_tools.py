@@ -14,13 +14,13 @@ from plain_workplace import PlainWorkplace
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.experiments.config import ExperimentConfig
-from sandbox_sdk.experiments.files_tool import LARGEST_FILE
-from sandbox_sdk.experiments.functions import FunctionTool, read_function
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.result import ExperimentResult, ToolCall
+from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.results.result import ExperimentResult, ToolCall
 from sandbox_sdk.experiments.run import run_experiment
-from sandbox_sdk.experiments.run_record import read_run
-from sandbox_sdk.experiments.tool_arguments import parse_arguments
+from sandbox_sdk.experiments.tools.files_tool import LARGEST_FILE
+from sandbox_sdk.experiments.tools.functions import FunctionTool, read_function
+from sandbox_sdk.experiments.tools.tool_arguments import parse_arguments
 from sandbox_sdk.values import AttemptState, CodeResult
 
 pytestmark = pytest.mark.anyio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ import attrs
 import pytest
 
 from sandbox_sdk.engine.activity import Activity
+from sandbox_sdk.engine.meters import FolderUse
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.watchdog import Bound, Watch, Watchdog
+from sandbox_sdk.isolation.walls.cgroups import GroupUsage
 from sandbox_sdk.values import Ended, EndKind, Resources, SandboxSpec
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +103,33 @@ async def test_what_cannot_be_measured_is_ended(monkeypatch: pytest.MonkeyPatch)
     assert stopped.verdict is not None
     assert stopped.verdict.kind is EndKind.INFRA
     assert "not shown" in stopped.verdict.detail
+
+
+async def test_a_slow_walk_delays_no_count_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code inside can make a walk slow, and must not gain time for a fork bomb by it."""
+    counts = iter([1, 1, 2_000_000])
+    walks: list[Path] = []
+
+    def count(pid: int) -> GroupUsage:
+        return GroupUsage(cpu_seconds=0, memory_bytes=0, memory_peak_bytes=None, pids=next(counts))
+
+    def walk(folder: Path, **most: int) -> FolderUse:
+        walks.append(folder)
+        threading.Event().wait(0.2)
+        return FolderUse(bytes=0, files=0, complete=True)
+
+    monkeypatch.setattr("sandbox_sdk.engine.meters.process_sum", count)
+    monkeypatch.setattr("sandbox_sdk.engine.meters.folder_use", walk)
+    stopped = Stopped()
+    bound = Bound(folder=tmp_path, limit="disk", most_bytes=1, most_files=1)
+    async with watchdog() as dog:
+        await dog.add(watch(stopped, bound))
+        await stopped.told.wait()
+    assert stopped.verdict is not None
+    assert (stopped.verdict.kind, stopped.verdict.limit) == (EndKind.PIDS, "pids")
+    assert walks == [tmp_path]
 
 
 async def test_one_that_left_is_not_looked_at_again() -> None:

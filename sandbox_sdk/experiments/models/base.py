@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from sandbox_sdk.experiments.redaction import Redactor
+from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.usage import StopReason, TokenUsage
 
 ONE_REQUEST = TokenUsage(requests=1, unmetered_requests=1)

@@ -29,7 +29,7 @@ from sandbox_sdk.experiments.models.chat import parse_json
 from sandbox_sdk.experiments.models.dialect import Dialect, Server
 from sandbox_sdk.experiments.models.http_errors import ContextFull, explain
 from sandbox_sdk.experiments.models.reach import knock
-from sandbox_sdk.experiments.redaction import Redactor
+from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import MIB
 

@@ -22,7 +22,7 @@ from sandbox_sdk.errors import (
 from sandbox_sdk.experiments.models.base import ModelRequest
 from sandbox_sdk.experiments.models.dialect import Server
 from sandbox_sdk.experiments.models.reach import reason_of
-from sandbox_sdk.experiments.redaction import REDACTED, Redactor
+from sandbox_sdk.experiments.records.redaction import REDACTED, Redactor
 
 _CONTEXT = re.compile(
     r"context.length|context.size|context.window|maximum context|prompt is too long", re.IGNORECASE

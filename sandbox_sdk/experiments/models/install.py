@@ -15,8 +15,8 @@ from typing import IO
 import anyio.to_thread
 import attrs
 
+from sandbox_sdk.durable import write_stream_durably
 from sandbox_sdk.errors import ModelError, ModelNotFound
-from sandbox_sdk.experiments.disk import write_stream_durably
 from sandbox_sdk.parse import suggestion
 from sandbox_sdk.values import MIB
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import anyio.to_thread
 
 from sandbox_sdk.errors import ConfigError, ModelNotFound
-from sandbox_sdk.experiments.budget import unpriced
+from sandbox_sdk.experiments.budgets.budget import unpriced
+from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
+from sandbox_sdk.experiments.budgets.public_prices import load_public_prices
 from sandbox_sdk.experiments.cassette import Cassette
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.anthropic import AnthropicDialect
@@ -18,10 +20,8 @@ from sandbox_sdk.experiments.models.http import HttpProvider
 from sandbox_sdk.experiments.models.local import LocalProvider
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.openai import OpenAIDialect
-from sandbox_sdk.experiments.prices import PricedModel, Prices
-from sandbox_sdk.experiments.public_prices import load_public_prices
-from sandbox_sdk.experiments.redaction import Redactor
-from sandbox_sdk.experiments.tool_kinds import programs_of
+from sandbox_sdk.experiments.records.redaction import Redactor
+from sandbox_sdk.experiments.tools.tool_kinds import programs_of
 from sandbox_sdk.parse import fault, suggestion
 from sandbox_sdk.values import ModelHost
 

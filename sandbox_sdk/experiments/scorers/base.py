@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import attrs
 
 from sandbox_sdk.errors import ModelError, SandboxError, StateError
-from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
+from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.values import Sample, Workplace
 
 UNSCORED = "unscored"

@@ -14,8 +14,8 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.experiments import fields, schema
-from sandbox_sdk.experiments.digests import digest
 from sandbox_sdk.experiments.models.base import ModelRequest
+from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.experiments.scorers.base import (
     Graders,
     SandboxMaker,

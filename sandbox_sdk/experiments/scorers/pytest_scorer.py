@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.experiments import fields
-from sandbox_sdk.experiments.digests import digest
+from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.experiments.scorers import sandboxed
 from sandbox_sdk.experiments.scorers.base import (
     Graders,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from tried import attempt, open_and_close, record, tell
+from tried import attempt, open_and_close, record, tell, word
 
 DISK, MEMORY, KVM = os.makedev(254, 0), os.makedev(1, 1), os.makedev(10, 232)
 
@@ -18,5 +18,8 @@ for name, kind, device in (
 for path in ("/dev/mem", "/dev/kmsg", "/dev/kvm", "/dev/vda", "/dev/sda", "/dev/nvme0n1",
              "/dev/loop0", "/dev/fuse", "/dev/net/tun", "/dev/vsock"):  # fmt: skip
     attempt(path, lambda: open_and_close(path, os.O_RDONLY))
-record("all", " ".join(sorted(os.listdir("/dev"))))
+try:
+    record("all", " ".join(sorted(os.listdir("/dev"))))
+except OSError as error:
+    record("all", word(error))
 tell()

@@ -51,6 +51,15 @@ def take_descriptor() -> None:
         os.close(pidfd)
 
 
+def signal_by_descriptor() -> None:
+    """Signal the process by a descriptor of it."""
+    pidfd = os.pidfd_open(victim)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+    finally:
+        os.close(pidfd)
+
+
 def seen() -> list[str]:
     """Return the processes that have the marker among their arguments, this one left out."""
     pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
@@ -71,5 +80,5 @@ attempt("read memory", read_memory)
 attempt("memory file", open_memory)
 attempt("take descriptor", take_descriptor)
 attempt("signal", lambda: os.kill(victim, signal.SIGCONT))
-attempt("pidfd", lambda: os.close(os.pidfd_open(victim)))
+attempt("signal by descriptor", signal_by_descriptor)
 tell()

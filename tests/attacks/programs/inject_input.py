@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import pty
 import termios
 
 from tried import MACHINE, attempt, attempt_in_child, call, tell
@@ -36,7 +35,7 @@ def type_into_tty() -> None:
 def on_own_terminal(request: int) -> None:
     """Make a session with a terminal of its own, and send that a request."""
     os.setsid()
-    _, terminal = pty.openpty()
+    _, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
     type_into(terminal, b"\x02", request)
 

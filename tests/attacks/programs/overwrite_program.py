@@ -1,6 +1,7 @@
 """Overwrite programs through ``/proc/<pid>/exe``: held while they run, written once they end.
 
-Without arguments the targets are this interpreter, a child's and PID 1's; else a program given.
+The targets are the programs and the processes given; without programs, this interpreter and one
+of the system, and this process always.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ def overwrite_after_end(program: str) -> None:
         os.close(held)
 
 
-for program in sys.argv[1:] or [sys.executable, "/usr/bin/sleep"]:
+pids = [word for word in sys.argv[1:] if word.isdigit()]
+programs = [word for word in sys.argv[1:] if not word.isdigit()]
+for program in programs or [sys.executable, "/usr/bin/sleep"]:
     attempt(program, lambda: overwrite_after_end(program))
-for pid in ("1", "self"):
+for pid in (*pids, "self"):
     attempt(f"/proc/{pid}/exe", lambda: open_and_close(f"/proc/{pid}/exe", os.O_WRONLY))
 tell()

@@ -31,7 +31,8 @@ fields = dict(
     line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
 )
 record("no new privileges", fields["NoNewPrivs"].strip())
-record("capabilities", fields["CapBnd"].strip())
+for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+    record(name, fields[name].strip())
 with open("/proc/self/mountinfo") as lines:
     points = [line.split()[4] for line in lines if "nosuid" not in line.split()[5].split(",")]
 record("mounts with setuid", " ".join(points))

@@ -1,0 +1,1 @@
+"""Batches: a dataset over a grid, planned, run, found again and previewed."""

@@ -1,0 +1,142 @@
+"""Trials taken from another run where all that decides them is equal, scored anew if need be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import attrs
+
+from sandbox_sdk.errors import StateError
+from sandbox_sdk.experiments.batches.plan import PlannedTrial
+from sandbox_sdk.experiments.batches.scoring import Scoring
+from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.open_run import OpenRun
+from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.records.run_record import RunRecord
+from sandbox_sdk.experiments.scorers import Scorer
+from sandbox_sdk.values import COUNTED
+
+
+class Source:
+    """A run whose trials may be taken.
+
+    Args:
+        record: The run.
+        keys: The keys of the trials that are wanted.
+    """
+
+    def __init__(self, record: RunRecord, keys: Iterable[str]) -> None:
+        self.record = record
+        wanted = set(keys)
+        self._places = {
+            key: index
+            for index, key in enumerate(record.keys)
+            if key in wanted and record.ledger.row(index).state in COUNTED
+        }
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def unscored_by(self, key: str, scorers: Iterable[Scorer]) -> bool:
+        """Return whether a trial that is taken has a scorer to be judged by."""
+        known = self._digests(self._places[key])
+        return any((scorer.name, scorer.digest) not in known for scorer in scorers)
+
+    def _digests(self, index: int) -> set[tuple[str, str]]:
+        scores = self.record.ledger.row(index).scores or {}
+        return {(name, verdict.digest) for name, verdict in scores.items()}
+
+    async def take(self, trial: PlannedTrial, run: OpenRun, scoring: Scoring) -> None:
+        """Record a trial's attempt in another run as it was, and score it where it was not.
+
+        Raises:
+            StateError: It cannot be read or recorded.
+        """
+        index = self._places[trial.key]
+        events = await anyio.to_thread.run_sync(self._read, index)
+        await anyio.to_thread.run_sync(self._copy_artifacts, events, run.folder)
+        recorder = run.recorder(trial, run.ledger.row(trial.index).attempts + 1)
+        wanted = {(scorer.name, scorer.digest) for scorer in scoring.scorers}
+        finished: Mapping[str, Any] = {}
+        for event in events:
+            data = dict(event.data)
+            if event.type == "attempt.started":
+                data["reused"] = self.record.id
+            elif event.type == "model.requested":
+                data["reserved"] = None  # nothing is spent now
+            elif event.type == "attempt.finished":
+                finished = data
+                continue
+            elif event.type == "score" and (data["scorer"], data["digest"]) not in wanted:
+                continue
+            _note(recorder, event.type, data)
+        known = frozenset(digest for _, digest in self._digests(index) & wanted)
+        await scoring.score(trial.sample, recorder, trial.condition.label, known=known)
+        seconds = events[-1].monotonic - events[0].monotonic
+        await recorder.durable("attempt.finished", **{"total_time": seconds, **finished})
+
+    def _read(self, index: int) -> list[Event]:
+        """Return the attempt's events, with what they name by its digest alone put in."""
+        known: dict[str, Mapping[str, Any]] = {}
+        events: list[Event] = []
+        for event in self.record.attempt_events(index):
+            if event.type in ("message.added", "sandbox.ready"):
+                identity = event.data["digest"]
+                whole = len(event.data) > 1
+                known.setdefault(identity, event.data if whole else self._stored(identity))
+                event = attrs.evolve(event, data=known[identity])
+            events.append(event)
+        return events
+
+    def _stored(self, identity: str) -> Mapping[str, Any]:
+        return self.record.stored(identity).data
+
+    def _copy_artifacts(self, events: list[Event], folder: Path) -> None:
+        for sha256 in _artifacts(events):
+            source = artifact_path(self.record.folder, sha256)
+            target = artifact_path(folder, sha256)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not target.exists():
+                    _link(source, target)
+            except OSError as error:
+                raise StateError(
+                    f"the artifact {source} cannot be taken over: {error.strerror or error}",
+                    errno=error.errno,
+                ) from error
+
+
+def _note(recorder: Recorder, type: str, data: dict[str, Any]) -> None:
+    match type:
+        case "message.added":
+            recorder.message(data["message"], opening=True)
+        case "sandbox.ready":
+            recorder.standing(data["isolation"], data["limits"])
+        case _:
+            recorder.note(type, **data)
+
+
+def _artifacts(events: list[Event]) -> Iterator[str]:
+    for event in events:
+        match event.data:
+            case {"artifact": {"sha256": str() as sha256}}:
+                yield sha256
+            case {"artifacts": [*artifacts]} if event.type == "artifacts.collected":
+                yield from (artifact["sha256"] for artifact in artifacts)
+            case _:
+                pass
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError:
+        shutil.copyfile(source, target)  # another file system, or one without links

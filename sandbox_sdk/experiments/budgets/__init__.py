@@ -1,0 +1,1 @@
+"""What experiments may spend: prices, reservations, and what is left."""

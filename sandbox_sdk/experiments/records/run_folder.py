@@ -1,0 +1,263 @@
+"""A run's folder on disk: its plan, its lock, its journal, its artifacts.
+
+``runs/<run id>/``:
+
+- ``plan.json``: what was to be done, written before anything is done;
+- ``trials.txt``: the keys of its trials in order;
+- ``samples.jsonl``: the dataset, where there is one;
+- ``lock.json``: what it was done with;
+- ``lease.json``: who drives it;
+- ``events.jsonl``: what happened, the only truth;
+- ``artifacts/sha256/ab/cdef...``: bytes by their digest;
+- ``outcomes.csv``, ``trials.csv``, ``trials.jsonl``: tables, made from the above.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from sandbox_sdk.durable import sync_folder, write_durably, write_stream_durably
+from sandbox_sdk.errors import SandboxNotFound, StateError
+from sandbox_sdk.experiments.batches.datasets import to_json
+from sandbox_sdk.experiments.batches.plan import Plan
+from sandbox_sdk.experiments.provenance import sdk_version
+from sandbox_sdk.experiments.records.digests import canonical_json
+from sandbox_sdk.experiments.records.redaction import Redactor
+
+PLAN, LOCK, KEYS, SAMPLES = "plan.json", "lock.json", "trials.txt", "samples.jsonl"
+
+_SCHEMA = 2
+_BY_PLAN = ".plans"
+
+
+# Any: plan and lock are JSON files, shown and copied as they are.
+def create_run(
+    runs_dir: Path, run: str, plan: Plan, sandbox_id: str | None, redactor: Redactor
+) -> Path:
+    """Make a run's folder with its plan, durable on return. Blocks on the disk.
+
+    Args:
+        runs_dir: Where the folder is made.
+        run: The run's id.
+        plan: What is to be done.
+        sandbox_id: The sandbox that all of it is done in, if it is one.
+        redactor: Removes secrets from what is written.
+
+    Raises:
+        StateError: It cannot be written.
+    """
+    folder = runs_dir / run
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+        sync_folder(folder.parent)
+        if sandbox_id is None:
+            write_durably(folder / KEYS, "".join(f"{key}\n" for key in plan.keys).encode())
+            if plan.batch.has_dataset:
+                write_stream_durably(folder / SAMPLES, partial(_write_samples, plan))
+            mark = runs_dir / _BY_PLAN / plan.digest
+            mark.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (mark / run).touch()
+    except OSError as error:
+        raise StateError(
+            f"the run's folder {folder} cannot be made: {error.strerror or error}; free space, or "
+            "correct the permissions of the state folder",
+            errno=error.errno,
+        ) from error
+    write_json(folder / PLAN, redactor.value(_plan_json(run, plan, sandbox_id)))
+    return folder
+
+
+def _write_samples(plan: Plan, file: IO[bytes]) -> None:
+    for sample in plan.batch.dataset.samples:
+        file.write(canonical_json(to_json(sample)) + b"\n")
+
+
+def _plan_json(run: str, plan: Plan, sandbox_id: str | None) -> dict[str, Any]:
+    batch = plan.batch
+    conditions = [
+        {
+            "label": ready.condition.label,
+            "axes": ready.condition.axes,
+            "config": ready.condition.config.to_json(),
+            "config_digest": ready.condition.config.digest,
+            "sandbox": ready.facts,
+        }
+        for ready in plan.ready
+    ]
+    whole = conditions[0]["config"] if sandbox_id else batch.to_json()
+    return {
+        "schema": _SCHEMA,
+        "run": run,
+        "sdk": sdk_version(),
+        "sandbox": sandbox_id,
+        "digest": plan.digest,
+        "trial": plan.keys[0] if sandbox_id else None,
+        "config": whole,
+        "config_digest": conditions[0]["config_digest"] if sandbox_id else plan.digest,
+        "conditions": conditions,
+        "dataset": {
+            "source": batch.dataset.source,
+            "digest": batch.dataset.digest,
+            "samples": len(batch.dataset.samples),
+        }
+        if batch.has_dataset
+        else None,
+        "repeats": batch.repeats,
+        "planned": len(plan),
+    }
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return a run's plan. Reads the disk.
+
+    Raises:
+        StateError: The folder is no run's, or is damaged.
+    """
+    plan = read_json(folder / PLAN)
+    match plan:
+        case {"run": str(), "sdk": str(), "config": dict(), "planned": int(), "conditions": [*_]}:
+            return plan
+        case _:
+            raise StateError(f"{folder / PLAN} is no run's plan; restore it from a copy")
+
+
+def read_keys(folder: Path, plan: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a run's trials in order. Reads the disk.
+
+    Raises:
+        StateError: They cannot be read.
+    """
+    if plan["trial"]:
+        return [plan["trial"]]
+    try:
+        return (folder / KEYS).read_text().split()
+    except OSError as error:
+        raise StateError(
+            f"{folder / KEYS} cannot be read: {error.strerror or error}", errno=error.errno
+        ) from error
+
+
+def read_samples(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's dataset; none if it has no dataset. Reads the disk.
+
+    Raises:
+        StateError: They cannot be read, or are damaged.
+    """
+    path = folder / SAMPLES
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be read: {error.strerror or error}", errno=error.errno
+        ) from error
+    except ValueError as error:
+        raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
+
+
+def find_run(runs_dir: Path, run: str) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        SandboxNotFound: There is none of that id.
+    """
+    folder = runs_dir / run
+    # An id that leads elsewhere is no run's either.
+    if "/" in run or run.startswith(".") or not (folder / PLAN).is_file():
+        raise SandboxNotFound(
+            f"there is no run {run!r} in this state folder; list_runs() names those there are"
+        )
+    return folder
+
+
+def find_runs(runs_dir: Path, sandbox_id: str | None = None) -> Iterator[Path]:
+    """Yield the folders of all runs, or of one sandbox's, oldest first. Reads the disk."""
+    if not runs_dir.is_dir():
+        return
+    for folder in sorted(runs_dir.iterdir()):
+        plan = folder / PLAN
+        if plan.is_file() and (sandbox_id is None or read_json(plan).get("sandbox") == sandbox_id):
+            yield folder
+
+
+def runs_of_plan(runs_dir: Path, digest: str) -> list[Path]:
+    """Return the folders of the runs of a plan, oldest first. Reads the disk."""
+    mark = runs_dir / _BY_PLAN / digest
+    if not mark.is_dir():
+        return []
+    folders = [runs_dir / path.name for path in sorted(mark.iterdir())]
+    return [folder for folder in folders if (folder / PLAN).is_file()]
+
+
+def lock_plan(runs_dir: Path, digest: str) -> int:
+    """Wait until nobody else looks for or begins a run of a plan; closing what it returns ends it.
+
+    Raises:
+        StateError: The state folder cannot be written.
+    """
+    mark = runs_dir / _BY_PLAN / digest
+    try:
+        mark.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(mark, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StateError(
+            f"{mark} cannot be made: {error.strerror or error}; free space, or correct the "
+            "permissions of the state folder",
+            errno=error.errno,
+        ) from error
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def write_lock(folder: Path, lock: Mapping[str, Any]) -> None:
+    """Write what a run is done with. Blocks on the disk.
+
+    Raises:
+        StateError: It cannot be written.
+    """
+    write_json(folder / LOCK, lock)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole or not at all. Blocks on the disk.
+
+    Raises:
+        StateError: It cannot be written.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    try:
+        write_durably(path, text.encode())
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written: {error.strerror or error}; free space or repair the disk",
+            errno=error.errno,
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds. Reads the disk.
+
+    Raises:
+        StateError: It cannot be read, or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be read: {error.strerror or error}", errno=error.errno
+        ) from error
+    except ValueError as error:
+        raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
+    if not isinstance(value, dict):
+        raise StateError(f"{path} is damaged: it holds no JSON object; restore it from a copy")
+    return cast("dict[str, Any]", value)

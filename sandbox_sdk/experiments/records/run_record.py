@@ -1,0 +1,211 @@
+"""A run as its folder tells it: rows in memory, everything else read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from sandbox_sdk.errors import StateError
+from sandbox_sdk.experiments.records.derive import TrialFacts, derive_result
+from sandbox_sdk.experiments.records.journal import JOURNAL, Event, scan_events
+from sandbox_sdk.experiments.records.ledger import Ledger
+from sandbox_sdk.experiments.records.run_folder import (
+    LOCK,
+    read_json,
+    read_keys,
+    read_plan,
+    read_samples,
+)
+from sandbox_sdk.experiments.records.run_lease import is_driven
+from sandbox_sdk.experiments.results.result import ExperimentResult
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Which trial of a plan one is.
+
+    Attributes:
+        condition: The label of its condition.
+        axes: Axis of the grid -> value.
+        model: The model that is asked, if one is.
+        sample: The sample's id.
+        repeat: From 1.
+    """
+
+    condition: str
+    axes: Mapping[str, Any]
+    model: str | None
+    sample: str
+    repeat: int
+
+
+# Any: plan and lock are JSON files, shown and copied as they are.
+@attrs.frozen(kw_only=True, eq=False)
+class RunRecord:
+    """A run's plan and how far it has come.
+
+    Attributes:
+        folder: The folder.
+        id: The run's id.
+        sandbox_id: The sandbox it ran in, where that was one for all.
+        created_at: Seconds since the epoch.
+        live: Whether a process is driving it now.
+        plan: What was to be done.
+        keys: The trials' keys in plan order.
+        samples: The ids of the samples in order.
+        ledger: How each trial stands.
+    """
+
+    folder: Path
+    id: str
+    sandbox_id: str
+    created_at: float
+    live: bool
+    plan: Mapping[str, Any] = attrs.field(repr=False)
+    keys: list[str] = attrs.field(repr=False)
+    samples: list[str] = attrs.field(repr=False)
+    ledger: Ledger = attrs.field(repr=False)
+
+    @property
+    def lock(self) -> dict[str, Any] | None:
+        """What it was done with; ``None`` if it never came so far."""
+        path = self.folder / LOCK
+        return read_json(path) if path.exists() else None
+
+    def place(self, index: int) -> Place:
+        """Return where a trial stands in the plan."""
+        conditions = self.plan["conditions"]
+        rest, condition = divmod(index, len(conditions))
+        repeat, sample = divmod(rest, len(self.samples))
+        return Place(
+            condition=conditions[condition]["label"],
+            axes=conditions[condition]["axes"],
+            model=conditions[condition]["config"].get("model"),
+            sample=self.samples[sample],
+            repeat=repeat + 1,
+        )
+
+    @property
+    def events(self) -> Iterator[Event]:
+        """Its journal, event by event, read from the disk."""
+        return (placed.event for placed in scan_events(self.folder / JOURNAL))
+
+    @property
+    def result(self) -> ExperimentResult | None:
+        """What the run's first trial gave; ``None`` if it has not started or still runs."""
+        return self.result_of(0)
+
+    def result_of(self, index: int) -> ExperimentResult | None:
+        """Return what the last ended attempt of a trial gave. Reads the disk.
+
+        Args:
+            index: The trial's place in the plan.
+
+        Returns:
+            The result; ``None`` if no attempt of it has started, or the only one still runs.
+        """
+        row = self.ledger.row(index)
+        if row.end <= row.start:
+            return None
+        events = self.attempt_events(index)
+        return derive_result(self.facts(index), events, self.stored)
+
+    def attempt_events(self, index: int) -> Iterator[Event]:
+        """Yield the events of the last ended attempt of a trial. Reads the disk."""
+        row, key = self.ledger.row(index), self.keys[index]
+        mark = f'"trial":"{key}"'.encode()
+        for line in _lines(self.folder / JOURNAL, row.start, row.end):
+            # Others' events stand between: most are left out without reading them.
+            if mark in line and (event := Event.from_line(line)).trial == key:
+                yield event
+
+    def facts(self, index: int) -> TrialFacts:
+        """Return what the plan says of a trial."""
+        condition = self.plan["conditions"][index % len(self.plan["conditions"])]
+        return TrialFacts(
+            name=self.plan["config"].get("name"),
+            config_digest=condition["config_digest"],
+            model=condition["config"].get("model"),
+            sdk=self.plan["sdk"],
+            sandbox=self.sandbox_id or None,
+        )
+
+    def stored(self, identity: str) -> Event:
+        """Return the event that stored a message or a sandbox's standing. Reads the disk."""
+        return event_at(self.folder / JOURNAL, self.ledger.stored[identity])
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Return a run from its folder, everything rebuilt from its journal alone. Reads the disk.
+
+    Raises:
+        StateError: The folder is no run's, or is damaged.
+    """
+    plan = read_plan(folder)
+    keys = read_keys(folder, plan)
+    places = {key: index for index, key in enumerate(keys)}
+    # Looked at before reading: a run that ends in between is read complete.
+    live = is_driven(folder)
+    ledger, created = scan(folder, Ledger(keys, places.get))
+    if not live:
+        ledger.close()
+    return RunRecord(
+        folder=folder,
+        id=plan["run"],
+        sandbox_id=plan["sandbox"] or "",
+        created_at=created,
+        live=live,
+        plan=plan,
+        keys=keys,
+        samples=[row["id"] for row in read_samples(folder)] or ["1"],
+        ledger=ledger,
+    )
+
+
+def scan(folder: Path, ledger: Ledger) -> tuple[Ledger, float]:
+    """Let a ledger take a run's whole journal; return it and when the run began. Reads the disk.
+
+    Raises:
+        StateError: The journal cannot be read, or is damaged.
+    """
+    created: float | None = None
+    journal = folder / JOURNAL
+    if journal.exists():
+        for placed in scan_events(journal):
+            if created is None:
+                created = placed.event.time
+            ledger.take(placed.event, placed.start, placed.end)
+    return ledger, folder.stat().st_mtime if created is None else created
+
+
+def event_at(path: Path, start: int) -> Event:
+    """Return the event whose line begins at a place of the journal. Reads the disk.
+
+    Raises:
+        StateError: There is none.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return Event.from_line(file.readline())
+    except (OSError, ValueError) as error:
+        raise StateError(f"the journal {path} cannot be read at byte {start}: {error}") from error
+
+
+def _lines(path: Path, start: int, end: int) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while start < end:
+                line = file.readline()
+                if not line:
+                    return
+                start += len(line)
+                yield line
+    except OSError as error:
+        raise StateError(
+            f"the journal {path} cannot be read: {error.strerror or error}", errno=error.errno
+        ) from error

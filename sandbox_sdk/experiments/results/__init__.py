@@ -1,0 +1,1 @@
+"""What runs gave: results, tables, exports, rates and comparisons."""

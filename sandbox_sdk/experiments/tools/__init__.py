@@ -1,0 +1,1 @@
+"""What a model may use: its tools, and what they are given and give."""
