@@ -158,15 +158,9 @@ class Running:
         """The most memory, where that is from, and why there is none."""
         if self.group is not None:
             peak = used.memory_peak_bytes
-            return (
-                (None, "", "this kernel keeps no peak")
-                if peak is None
-                else (
-                    peak,
-                    self.group.held_by,
-                    "",
-                )
-            )
+            if peak is None:
+                return None, "", "this kernel keeps no peak"
+            return peak, self.group.held_by, ""
         seen = self._watched.peak_bytes if self._watched else None
         if seen is None and used.memory_bytes is None:
             return None, "", "nothing was seen of it without cgroups"

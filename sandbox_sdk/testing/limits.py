@@ -203,7 +203,7 @@ while time.monotonic() < end: pass
 
 
 async def usage_is_told(client: AsyncSandboxClient) -> None:
-    """A running sandbox tells what it uses; one that has ended says why it does not."""
+    """A running sandbox tells what it uses; one that has ended, what it used in all."""
     async with await client.create_sandbox("contract") as sandbox:
         await sandbox.run_code("sum(range(3_000_000))")
         used = await sandbox.usage()
@@ -216,8 +216,10 @@ async def usage_is_told(client: AsyncSandboxClient) -> None:
     assert used.pids >= 1
     assert sandbox.id in [usage.sandbox_id for usage in snapshot.sandboxes]
     after = await sandbox.usage()
-    assert (after.cpu_seconds, after.memory_bytes) == (None, None)
-    assert after.reason
+    assert after.final
+    assert after.cpu_seconds is not None
+    assert after.cpu_seconds >= used.cpu_seconds
+    assert (after.memory_bytes, after.pids) == (0, 0)
 
 
 CHECKS = (
