@@ -22,6 +22,12 @@ KILL = 8  # host -> agent: end the exchange and all its descendants
 END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follows it
 ADOPT = 11  # host -> agent: the exchange is the context that was forked ahead
 RESIZE = 10  # host -> agent: 2 bytes columns, 2 bytes rows, the new size of its terminal
+SEAL = 12  # host -> agent, once: JSON, whom to seal the channel for; then only these pass:
+OPENING = 13  # client -> agent: begins a session, which ends the one before
+ANSWER = 14  # agent -> client: what it answers, to be vouched for on the way
+PROOF = 15  # client -> agent: that it holds the owner's key
+SEALED = 16  # both: sealed bytes, which hold whole frames behind their lengths
+REFUSED = 17  # agent -> client: text, why an opening, a proof or sealed bytes were not taken
 
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
 
@@ -112,6 +118,11 @@ class Splitter:
     def __init__(self, longest: int = MAX_FRAME) -> None:
         self._longest = longest
         self._buffer = bytearray()
+
+    @property
+    def rest(self) -> bytes:
+        """What came of the frame that is not complete."""
+        return bytes(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they come and return the frames that are now complete.

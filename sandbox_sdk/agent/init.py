@@ -16,7 +16,7 @@ import signal
 import socket
 from typing import Any
 
-from sandbox_sdk.agent import frames, guest, keeper, proof
+from sandbox_sdk.agent import frames, guest, keeper, proof, sealer
 from sandbox_sdk.agent.ahead import Ahead
 from sandbox_sdk.agent.exchange import Exchange
 from sandbox_sdk.isolation.walls import kernel, rlimits
@@ -82,6 +82,7 @@ class Agent:
         self._outgoing = bytearray()
         self._settings: guest.Settings | None = None
         self._exchanges: dict[int, Exchange] = {}
+        self._sealer = 0  # the process that seals the channel
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, int] = {}
         wake, wake_end = os.pipe()
@@ -121,8 +122,13 @@ class Agent:
             return False
         if not data:
             return False
-        for frame in self._splitter.feed(data):
-            self._handle(frames.decode(frame))
+        found = self._splitter.feed(data)
+        for number, frame in enumerate(found, 1):
+            decoded = frames.decode(frame)
+            if decoded.kind == frames.SEAL:
+                self._seal(json.loads(decoded.body), found[number:])
+                break
+            self._handle(decoded)
         return True
 
     def _handle(self, frame: frames.Frame) -> None:
@@ -136,7 +142,8 @@ class Agent:
             if frame.kind == frames.SIGNAL:
                 self._ahead.signal(frames.decode_number(frame.body))
             elif frame.kind == frames.KILL:
-                self._ahead.kill([each.child for each in self._exchanges.values()])
+                others = [each.child for each in self._exchanges.values()]
+                self._ahead.kill([*others, self._sealer])
         elif exchange := self._exchanges.get(frame.exchange):
             if frame.kind == frames.DATA:
                 exchange.take_input(frame.body)
@@ -172,6 +179,23 @@ class Agent:
             return
         self._exchanges[number] = exchange
         self._serve_exchange(exchange)
+
+    def _seal(self, said: dict[str, Any], following: list[bytes]) -> None:
+        """Give the channel to a process that seals it, and speak to that one from now on.
+
+        The keys never come to be in this process, of which every guest is a fork.
+
+        Args:
+            said: Whom to seal it for.
+            following: Frames that came behind, which are for that process.
+        """
+        if self._settings is None or self._sealer or self._outgoing:
+            raise ValueError("asked to seal the channel at the wrong moment")
+        self._unwatch(self._channel.fileno())
+        began = b"".join(map(frames.delimit, following)) + self._splitter.rest
+        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+        self._channel, self._sealer = sealer.start(self._channel, said, began)
+        self._channel.setblocking(False)
 
     def _adopt(self, number: int) -> None:
         if self._ahead is None:

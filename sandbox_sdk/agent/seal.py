@@ -17,6 +17,7 @@ What follows is ``sealed.Session``.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import struct
 from typing import NamedTuple
@@ -103,21 +104,67 @@ class Answer(NamedTuple):
         return cls(key, nonce, _NUMBER.unpack(number)[0])
 
 
+class Vouched(NamedTuple):
+    """The agent's message as it reaches the client: with what the worker adds."""
+
+    answer: Answer
+    subject: Subject
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """Return it as it is sent."""
+        template, policy = self.subject.template.hex(), self.subject.policy.hex()
+        said = {
+            "answer": self.answer.encode().hex(),
+            "sandbox": self.subject.sandbox,
+            "template": template,
+            "policy": policy,
+            "owners": [owner.hex() for owner in self.subject.owners],
+            "signature": self.signature.hex(),
+        }
+        return json.dumps(said).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Vouched:
+        """Return what was sent.
+
+        Raises:
+            Refused: It is none.
+        """
+        try:
+            said = json.loads(data)
+            subject = Subject(
+                str(said["sandbox"]),
+                bytes.fromhex(said["template"]),
+                bytes.fromhex(said["policy"]),
+                tuple(bytes.fromhex(owner) for owner in said["owners"]),
+            )
+            answer = Answer.decode(bytes.fromhex(said["answer"]))
+            return cls(answer, subject, bytes.fromhex(said["signature"]))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise Refused(f"no answer that a worker vouches for: {error!r}") from None
+
+
 def transcript(subject: Subject, opening: Opening, answer: Answer) -> bytes:
     """Return the digest of all that both ends said, and of what it was about."""
     said = (_TRANSCRIPT, subject.encode(), opening.encode(), answer.encode())
     return hashlib.sha256(b"".join(map(_part, said))).digest()
 
 
-def vouch(sodium: Sodium, worker_seed: bytes, digest: bytes) -> bytes:
-    """Return the worker's signature of a transcript.
+def vouch(
+    sodium: Sodium, worker_seed: bytes, subject: Subject, opening: Opening, answer: Answer
+) -> Vouched:
+    """Return an agent's answer with the worker's signature of the transcript.
 
     Args:
         sodium: libsodium.
         worker_seed: The worker's signing key.
-        digest: The transcript's digest.
+        subject: What the worker knows of the sandbox.
+        opening: What the client sent.
+        answer: What the agent said, which the worker has of the agent itself.
     """
-    return sodium.sign(worker_seed, _BY_WORKER + digest)
+    digest = transcript(subject, opening, answer)
+    return Vouched(answer, subject, sodium.sign(worker_seed, _BY_WORKER + digest))
 
 
 class ClientHandshake:
@@ -140,25 +187,21 @@ class ClientHandshake:
         self._secret, public = sodium.keypair()
         self.opening = Opening(public, os.urandom(NONCE_BYTES), owner)
 
-    def finish(
-        self, answer: Answer, subject: Subject, signature: bytes, workers: tuple[bytes, ...]
-    ) -> tuple[bytes, Session]:
+    def finish(self, vouched: Vouched, workers: tuple[bytes, ...]) -> tuple[bytes, Session]:
         """Check the answer; return the proof to send, and the session.
 
         Args:
-            answer: What the agent said.
-            subject: What the session is with, which the caller has compared with what is expected.
-            signature: The worker's.
+            vouched: The answer, whose subject the caller has compared with what is expected.
             workers: The worker keys that are trusted.
 
         Raises:
             Refused: No trusted worker vouches for this agent in this sandbox.
         """
-        digest = transcript(subject, self.opening, answer)
-        signed = _BY_WORKER + digest
-        if not any(self._sodium.verify(worker, signed, signature) for worker in workers):
+        digest = transcript(vouched.subject, self.opening, vouched.answer)
+        signed, verify = _BY_WORKER + digest, self._sodium.verify
+        if not any(verify(worker, signed, vouched.signature) for worker in workers):
             raise Refused("no worker that is trusted vouches for this end of the channel")
-        to_agent, to_client = _keys(self._sodium, self._secret, answer.key, digest)
+        to_agent, to_client = _keys(self._sodium, self._secret, vouched.answer.key, digest)
         proof = self._sodium.sign(self._owner_seed, _BY_OWNER + digest)
         return proof, Session(self._sodium, writes=to_agent, reads=to_client)
 

@@ -25,6 +25,7 @@ from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.engine.watchdog import Watchdog
+from sandbox_sdk.engine.worker import SealingChannel, Worker, subject_of
 from sandbox_sdk.errors import (
     FileError,
     ProtocolError,
@@ -62,6 +63,7 @@ class _Held:
     info: SandboxInfo
     running: Running
     channel: SocketChannel
+    sealing: SealingChannel | None = None
 
 
 class LocalBackend:
@@ -79,12 +81,14 @@ class LocalBackend:
         pool_size: int,
         scaled: bool,
         scale_log: ScaleLog,
+        worker: Worker | None = None,
     ) -> None:
         self._store = store
         self._folders = folders
         self._supervisor = supervisor
         self._templates = templates
         self._vault = vault
+        self._worker = worker
         self._ours = group_prefix(folders.root)
         self._engine = Engine(
             supervisor,
@@ -93,6 +97,7 @@ class LocalBackend:
                 agent=folders.agent,
                 ready=folders.ready,
                 prefix=f"{self._ours}-{store.owner_token}",
+                library=worker.library if worker else None,
             ),
             vault,
             uid_range=uid_range,
@@ -162,6 +167,9 @@ class LocalBackend:
             seconds = anyio.current_time() - began
             observer.started(taken.info, seconds=seconds, ready=blank.stood_ready)
         await self._supervisor.start_soon(running.guard, self._watchdog)
+        if self._worker is not None and taken.info.spec.owners:
+            subject = subject_of(id, taken.info.spec, blank.shared, running.limits)
+            held.sealing = await self._worker.seal(channel, subject)
         return held
 
     async def _place(self, id: str, taking: Awaitable[Taken]) -> tuple[Taken, Blank, Path]:
@@ -288,7 +296,7 @@ class LocalBackend:
         held = self._held[id]
         verdict = None
         try:
-            yield held.channel
+            yield held.sealing or held.channel
         except ProtocolError as error:
             verdict = Ended(kind=EndKind.SANDBOX_DIED, detail=str(error))
             raise

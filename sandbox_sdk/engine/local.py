@@ -56,11 +56,13 @@ class Places:
         agent: Copies of the agent's program.
         ready: Workspaces of sandboxes that are nobody's yet, on the file system of all others.
         prefix: Begins the name of every control group of ours, and of every folder in ``ready``.
+        library: A file with libsodium for the agents, where their channels are to be sealed.
     """
 
     agent: Path
     ready: Path
     prefix: str
+    library: Path | None = None
 
 
 class Engine:
@@ -286,7 +288,9 @@ class Engine:
             return self._host
         async with self._looking:
             if self._host is None:
-                agent = await anyio.to_thread.run_sync(payload.install, self._places.agent)
+                agent = await anyio.to_thread.run_sync(
+                    payload.install, self._places.agent, self._places.library
+                )
                 hierarchy, no_group = await anyio.to_thread.run_sync(cgroups.find)
                 launchers = Launchers(agent)
                 self._host = _Host(

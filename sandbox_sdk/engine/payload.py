@@ -21,6 +21,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _PARTS = ("agent", "isolation/walls")
 _UNFINISHED = "unfinished-"
 
+LIBRARY = "sodium.so"
+"""The name of libsodium in the agent's folder."""
+
 _MAIN = '''\
 """Entry of the agent's folder: ``python -I -S FOLDER TASK ARGUMENT...``."""
 
@@ -41,13 +44,19 @@ task(*arguments)
 '''
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, library: Path | None = None) -> Path:
     """Return the agent's folder below ``folder``, made if this version's is not there yet.
 
+    Args:
+        folder: Where the folders of all versions are.
+        library: A file with libsodium, for agents whose channels are sealed.
+
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or the library not read.
     """
     sources = _sources()
+    if library is not None:
+        sources[LIBRARY] = library.read_bytes()
     digest = hashlib.sha256()
     for name, content in sources.items():
         digest.update(f"{name}\0{len(content)}\0".encode() + content)

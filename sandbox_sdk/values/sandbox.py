@@ -87,6 +87,8 @@ class SandboxSpec:
         seed: Of the random sources that Python code finds inside; ``None`` is fresh randomness.
         mounts: Host files shown read-only inside, for the SDK's own use.
         internal: Made by the SDK for itself (a local model): not listed to users.
+        owners: Public Ed25519 keys in hexadecimal, whose holders alone may open its channel, which
+            is sealed then.
     """
 
     name: str
@@ -108,6 +110,7 @@ class SandboxSpec:
     seed: int | None = None
     mounts: tuple[Mount, ...] = ()
     internal: bool = False
+    owners: tuple[str, ...] = ()
 
 
 class SandboxState(StrEnum):

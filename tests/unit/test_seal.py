@@ -16,7 +16,7 @@ from sandbox_sdk.agent.seal import (
     ClientHandshake,
     Opening,
     Subject,
-    transcript,
+    Vouched,
     vouch,
 )
 from sandbox_sdk.agent.sealed import LONGEST_CHUNK, Session
@@ -50,13 +50,10 @@ def met(
     """Return the client's and the agent's end of a session."""
     client = ClientHandshake(sodium, bytes(OWNER), bytes(OWNER.verify_key))
     agent = AgentHandshake(sodium, subject(), Opening.decode(client.opening.encode()), 1)
-    signature = vouch(sodium, bytes(worker), transcript(subject(), client.opening, agent.answer))
-    proof, session = client.finish(
-        Answer.decode(agent.answer.encode()),
-        client_sees or subject(),
-        signature,
-        (bytes(STRANGER.verify_key), bytes(WORKER.verify_key)),
-    )
+    vouched = vouch(sodium, bytes(worker), subject(), client.opening, agent.answer)
+    seen = Vouched.decode(vouched.encode())._replace(subject=client_sees or subject())
+    trusted = (bytes(STRANGER.verify_key), bytes(WORKER.verify_key))
+    proof, session = client.finish(seen, trusted)
     return session, agent.finish(proof)
 
 
@@ -115,8 +112,8 @@ def test_only_an_owner_may_open_a_session(sodium: Sodium) -> None:
     # One who knows the owner's public key, and says it is theirs.
     liar = ClientHandshake(sodium, bytes(STRANGER), bytes(OWNER.verify_key))
     agent = AgentHandshake(sodium, subject(), liar.opening, 1)
-    signature = vouch(sodium, bytes(WORKER), transcript(subject(), liar.opening, agent.answer))
-    proof, _ = liar.finish(agent.answer, subject(), signature, (bytes(WORKER.verify_key),))
+    vouched = vouch(sodium, bytes(WORKER), subject(), liar.opening, agent.answer)
+    proof, _ = liar.finish(vouched, (bytes(WORKER.verify_key),))
     with pytest.raises(Refused, match="does not hold"):
         agent.finish(proof)
 
@@ -126,7 +123,7 @@ def test_who_stands_in_between_is_noticed(sodium: Sodium, part: str) -> None:
     """A relay that puts its own key, nonce or number into the agent's answer."""
     client = ClientHandshake(sodium, bytes(OWNER), bytes(OWNER.verify_key))
     agent = AgentHandshake(sodium, subject(), client.opening, 1)
-    signature = vouch(sodium, bytes(WORKER), transcript(subject(), client.opening, agent.answer))
+    vouched = vouch(sodium, bytes(WORKER), subject(), client.opening, agent.answer)
     _, public = sodium.keypair()
     answer = {
         "key": agent.answer._replace(key=public),
@@ -134,7 +131,7 @@ def test_who_stands_in_between_is_noticed(sodium: Sodium, part: str) -> None:
         "session": agent.answer._replace(session=2),
     }[part]
     with pytest.raises(Refused, match="vouches"):
-        client.finish(answer, subject(), signature, (bytes(WORKER.verify_key),))
+        client.finish(vouched._replace(answer=answer), (bytes(WORKER.verify_key),))
 
 
 @pytest.mark.parametrize("key", SMALL_ORDER)
@@ -206,6 +203,17 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         Opening.decode(data)
     with pytest.raises(Refused):
         Answer.decode(data)
+    with pytest.raises(Refused):
+        Vouched.decode(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", "1", '{"answer": 1}', "[" * 100_000, '{"answer":"","sandbox":"","template":""}'],
+)
+def test_what_no_worker_says_is_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        Vouched.decode(text.encode())
 
 
 def test_a_library_without_libsodium_is_told() -> None:

@@ -1,0 +1,190 @@
+"""The process that seals a sandbox's channel: it alone holds the keys of its sessions.
+
+It stands between PID 1 and whoever relays the channel, a fork of PID 1 that forks nothing itself:
+guests are forks of PID 1, whose memory never held a key. Like PID 1 it cannot be traced, runs no
+guest code and opens no path that guests can shape. Guests may kill it, which ends their sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import Any
+
+from sandbox_sdk.agent import frames, guest, seal
+from sandbox_sdk.agent.sealed import Session
+from sandbox_sdk.agent.sodium import Refused, Sodium
+
+LIBRARY = os.path.join(os.path.dirname(__file__), "../../sodium.so")
+"""libsodium, in the agent's folder; there only if the host has channels sealed."""
+
+_LARGEST_READ = 256 * 1024
+_MOST_HELD = 1024 * 1024
+"""Bytes held for an end that does not read; then no more is read for it."""
+
+
+def start(channel: socket.socket, said: dict[str, Any], began: bytes) -> tuple[socket.socket, int]:
+    """Fork it.
+
+    Args:
+        channel: Of PID 1, which has no more use of it.
+        said: What the host said in ``SEAL``: the ``seal.Subject`` with its bytes in hexadecimal.
+        began: Bytes that came on the channel behind it.
+
+    Returns:
+        The channel to it, and its process id.
+
+    Raises:
+        OSError: No process is left.
+    """
+    subject = seal.Subject(
+        said["sandbox"],
+        bytes.fromhex(said["template"]),
+        bytes.fromhex(said["policy"]),
+        tuple(map(bytes.fromhex, said["owners"])),
+    )
+    ours, its = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            guest.close_all_but([channel.fileno(), its.fileno()])
+            Sealer(channel, its, subject, LIBRARY).serve(began)
+        finally:
+            os._exit(0)  # an exception in a child must not unwind into the agent
+    its.close()
+    channel.close()
+    return ours, child
+
+
+class _End:
+    """One of the two ends: what came, as frames, and what waits to be sent."""
+
+    def __init__(self, sock: socket.socket, longest: int) -> None:
+        self.socket = sock
+        self.splitter = frames.Splitter(longest)
+        self.waiting = bytearray()
+
+    def receive(self) -> list[bytes] | None:
+        """Return the frames that came; ``None`` at the end."""
+        try:
+            data = self.socket.recv(_LARGEST_READ)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        return self.splitter.feed(data) if data else None
+
+    def flush(self) -> None:
+        """Send what can be sent now."""
+        try:
+            while self.waiting:
+                sent = self.socket.send(self.waiting[: frames.MAX_FRAME])
+                del self.waiting[:sent]
+        except BlockingIOError:
+            return
+
+
+class Sealer:
+    """The relay.
+
+    Args:
+        outside: The channel, to whoever relays it.
+        inside: To PID 1.
+        subject: What the host said of this sandbox.
+        library: A file that holds libsodium.
+
+    Raises:
+        OSError: It holds none.
+    """
+
+    def __init__(
+        self, outside: socket.socket, inside: socket.socket, subject: seal.Subject, library: str
+    ) -> None:
+        for each in (outside, inside):
+            each.setblocking(False)
+        self._outside = _End(outside, frames.MAX_FRAME_IN)
+        self._inside = _End(inside, frames.MAX_FRAME_IN)
+        self._sodium = Sodium(library)
+        self._subject = subject
+        self._sessions = 0
+        self._begun: seal.AgentHandshake | None = None
+        self._session: Session | None = None
+        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+
+    def serve(self, began: bytes = b"") -> None:
+        """Relay until either end hangs up.
+
+        Args:
+            began: What came from outside before.
+
+        Raises:
+            ValueError: What came breaks the protocol.
+        """
+        self._take(self._outside, self._outside.splitter.feed(began))
+        ends = {end.socket.fileno(): end for end in (self._outside, self._inside)}
+        poll = select.poll()
+        while True:
+            for descriptor, end in ends.items():
+                poll.register(descriptor, self._events(end))
+            for descriptor, event in poll.poll():
+                end = ends[descriptor]
+                if event & select.POLLIN:
+                    found = end.receive()
+                    if found is None:
+                        return
+                    self._take(end, found)
+                elif event & ~select.POLLOUT:
+                    return  # it has hung up
+                end.flush()
+
+    def _events(self, end: _End) -> int:
+        """What to wait for at an end, besides its hanging up."""
+        other = self._inside if end is self._outside else self._outside
+        # What PID 1 says waits for a session.
+        reads = end is self._outside or self._session is not None
+        reads = reads and len(other.waiting) < _MOST_HELD
+        return (select.POLLIN if reads else 0) | (select.POLLOUT if end.waiting else 0)
+
+    def _take(self, end: _End, found: list[bytes]) -> None:
+        if end is self._inside:
+            if found and self._session is not None:
+                whole = b"".join(map(frames.delimit, found))
+                self._send(frames.SEALED, self._session.seal(whole))
+            return
+        for frame in found:
+            try:
+                self._take_outside(frames.decode(frame))
+            except Refused as error:
+                # Whoever may not open a sandbox must not be able to end it either.
+                self._send(frames.REFUSED, str(error).encode())
+        self._inside.flush()
+
+    def _take_outside(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.OPENING:
+            opening = seal.Opening.decode(frame.body)
+            number = self._sessions + 1
+            self._begun = seal.AgentHandshake(self._sodium, self._subject, opening, number)
+            self._sessions = number
+            self._send(frames.ANSWER, self._begun.answer.encode())
+        elif frame.kind == frames.PROOF and self._begun is not None:
+            begun, self._begun = self._begun, None
+            self._session = begun.finish(frame.body)
+            # Half a frame of the session before is not the beginning of one of this.
+            self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+        elif frame.kind == frames.SEALED and self._session is not None:
+            self._inside.waiting += self._whole(self._session, frame.body)
+        else:
+            raise Refused(f"a frame of kind {frame.kind} where none belongs")
+
+    def _whole(self, session: Session, sealed: bytes) -> bytes:
+        try:
+            found = self._splitter.feed(session.open(sealed))
+        except Refused:
+            self._session = None  # nothing after it can be trusted
+            raise
+        return b"".join(map(frames.delimit, found))
+
+    def _send(self, kind: int, body: bytes) -> None:
+        self._outside.waiting += frames.delimit(frames.encode(kind, body=body))
+        self._outside.flush()

@@ -1,0 +1,127 @@
+"""Who vouches for the sandboxes of this process, where their channels are sealed.
+
+The worker's signing key lives in this process only: no launcher, zygote or sandbox has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import attrs
+
+from sandbox_sdk.agent import frames
+from sandbox_sdk.agent.seal import Answer, Opening, Subject, vouch
+from sandbox_sdk.agent.sodium import Refused, Sodium
+from sandbox_sdk.crypto_utils.keys import SigningKey
+from sandbox_sdk.engine.channel import SocketChannel
+from sandbox_sdk.engine.direct import Direct
+from sandbox_sdk.errors import ProtocolError
+from sandbox_sdk.isolation.runtimes.base import TemplatePlan
+from sandbox_sdk.values import Limit, SandboxSpec
+
+
+class Worker:
+    """Seals channels, and vouches for the agent at their other end.
+
+    Args:
+        library: A file with libsodium, which the sealing process of a sandbox loads.
+        key: The signing key, by whose public half clients know this worker.
+
+    Raises:
+        OSError: The library holds no libsodium.
+    """
+
+    def __init__(self, library: Path, key: SigningKey) -> None:
+        self.library = library
+        self._sodium = Sodium(str(library))
+        self._key = key
+
+    async def seal(self, channel: SocketChannel, subject: Subject) -> SealingChannel:
+        """Have the agent seal a channel, for these owners only; return what is left of it.
+
+        Args:
+            channel: To the agent, which has had its go.
+            subject: What the agent and the owners are to agree on.
+
+        Raises:
+            ConnectionError: The agent is gone.
+        """
+        if (ahead := channel.take_ahead()) is not None:
+            ahead.close()  # its socket would be a second way out
+        said = {
+            "sandbox": subject.sandbox,
+            "template": subject.template.hex(),
+            "policy": subject.policy.hex(),
+            "owners": [owner.hex() for owner in subject.owners],
+        }
+        await channel.send(frames.encode(frames.SEAL, body=json.dumps(said).encode()))
+        return SealingChannel(self, channel, subject)
+
+    def vouch(self, subject: Subject, opening: bytes, answer: bytes) -> bytes:
+        """Return what an agent of ours answered, vouched for.
+
+        Raises:
+            Refused: One of them is no such message.
+        """
+        began, answered = Opening.decode(opening), Answer.decode(answer)
+        return vouch(self._sodium, self._key.reveal(), subject, began, answered).encode()
+
+
+class SealingChannel:
+    """A channel that carries sealed bytes past this process, and its word for the agent."""
+
+    def __init__(self, worker: Worker, inner: SocketChannel, subject: Subject) -> None:
+        """Made by ``Worker.seal``."""
+        self._worker = worker
+        self._inner = inner
+        self._subject = subject
+        self._opening = b""
+
+    def take_ahead(self) -> Direct | None:
+        """Return ``None``: a context beside the channel would not be sealed."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send a frame; see ``Channel``."""
+        decoded = frames.decode(frame)
+        if decoded.kind == frames.OPENING:
+            self._opening = decoded.body
+        await self._inner.send(frame)
+
+    async def receive(self) -> bytes:
+        """Return the next frame; see ``Channel``."""
+        frame = await self._inner.receive()
+        decoded = frames.decode(frame)
+        if decoded.kind != frames.ANSWER:
+            return frame
+        try:
+            vouched = self._worker.vouch(self._subject, self._opening, decoded.body)
+        except Refused as error:
+            raise ProtocolError(f"the agent broke the protocol: {error}") from None
+        return frames.encode(frames.ANSWER, body=vouched)
+
+
+def subject_of(
+    sandbox_id: str, spec: SandboxSpec, shared: TemplatePlan, limits: tuple[Limit, ...]
+) -> Subject:
+    """Return what is to be vouched for of a sandbox: what it is made of, and its rules.
+
+    Args:
+        sandbox_id: Its id.
+        spec: How it was asked for.
+        shared: What it has in common with others.
+        limits: Its limits.
+    """
+    template = [attrs.asdict(shared.view), shared.preload]
+    rules = [attrs.asdict(shared.policy), [attrs.asdict(limit) for limit in limits], spec.waive]
+    return Subject(
+        sandbox_id,
+        _digest(template),
+        _digest([*rules, hashlib.sha256(shared.seccomp).hexdigest()]),
+        tuple(map(bytes.fromhex, spec.owners)),
+    )
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()
