@@ -23,6 +23,13 @@ END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follow
 ADOPT = 11  # host -> agent: the exchange is the context that was forked ahead
 RESIZE = 10  # host -> agent: 2 bytes columns, 2 bytes rows, the new size of its terminal
 
+# A server's frames for its clients' sessions, whose number stands in place of the exchange:
+RELAY = 12  # both: a frame of the session
+DETACH = 13  # host -> agent: the session is over, and with it all that runs in it
+HOLD = 14  # host -> agent: send no output of the session, whatever its credit
+FLOW = 15  # host -> agent: send it again
+BUSY = 16  # agent -> host: 4 bytes, 1 when something runs in the session, 0 when nothing does
+
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
 
 WINDOW = 256 * 1024
