@@ -153,7 +153,7 @@ class AsyncSandboxClient:
         spec = await run_sync(parse) if isinstance(packages, str | os.PathLike) else parse()
         policy(spec.security_level)
         parts = await self._open()
-        spec = await parts.templates.pin(spec)
+        spec = await parts.backend.pin(spec)
         return self._keep(await parts.backend.create(spec), parts)
 
     async def get_sandbox(self, id: str) -> AsyncSandbox:

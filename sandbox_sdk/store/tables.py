@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sandbox_sdk.errors import ConfigError, SandboxNotFound, StateError
+from sandbox_sdk.store.far_runs import FAR_RUNS
+from sandbox_sdk.store.once import ONCE
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, SandboxState
 from sandbox_sdk.wire import from_json, to_json
@@ -41,6 +43,7 @@ _SCHEMA = (
     "CREATE INDEX runs_of ON runs (sandbox_id)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_ADDED = (ONCE, FAR_RUNS)
 T = TypeVar("T")
 
 Lives = Callable[[Owner], bool]
@@ -61,6 +64,8 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
+        for statement in _ADDED:
+            connection.execute(statement)
         return
     if version != 0:
         raise StateError(
@@ -68,7 +73,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             "newer SDK wrote it; upgrade sandbox-sdk, or set state_dir to another folder"
         )
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA:
+    for statement in (*_SCHEMA, *_ADDED):
         connection.execute(statement)
     connection.execute("COMMIT")
 
