@@ -159,7 +159,7 @@ class AsyncSandboxClient:
         spec = await run_sync(parse) if isinstance(packages, str | os.PathLike) else parse()
         policy(spec.security_level)
         parts = await self._open()
-        spec = await parts.templates.pin(spec)
+        spec = await parts.backend.pin(spec)
         if resources is None or (isinstance(resources, Mapping) and "memory" not in resources):
             spec = parts.optimizer.tune(spec)
         return self._keep(await parts.backend.create(spec), parts)

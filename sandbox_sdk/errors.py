@@ -20,6 +20,15 @@
     ├── ExportError (OSError)               results could not be exported
     ├── IntegrityError (ValueError)         sealed or signed bytes are not what was written
     ├── KeyNotFound (LookupError)           no key here opens what was sealed
+    ├── AuthenticationError (PermissionError)   who calls was not proven
+    ├── CredentialNotFound (LookupError)    no tenant, key, client or session of that id
+    ├── NotPermitted (PermissionError)      the caller may not, or the server does not offer it
+    ├── RequestRefused (ValueError)         a server could not make sense of a request
+    ├── VersionMismatch                     client and server speak different versions
+    ├── QuotaExceeded                       the tenant has as much as it may have on the server
+    ├── ServerUnavailable (ConnectionError) nothing answered at the endpoint, or it is closing
+    ├── IdempotencyMismatch (ValueError)    an idempotency key came again with another request
+    ├── IdempotencyInFlight                 the first request of an idempotency key still runs
     └── ModelError                          a model call failed
         ├── ModelAuthError (PermissionError)    no key, or one that was refused
         ├── ModelNotFound (LookupError)         unknown, retired or not installed
@@ -313,6 +322,89 @@ class KeyNotFound(SandboxError, LookupError):
     def __init__(self, message: str, *, key_id: str | None = None) -> None:
         super().__init__(message)
         self.key_id = key_id
+
+
+class AuthenticationError(SandboxError, PermissionError):
+    """Who calls was not proven, and nothing was done.
+
+    Attributes:
+        reason: ``missing``, ``invalid``, ``expired``, ``revoked``, ``rate_limited`` or
+            ``unavailable``, which is no answer of the server's.
+        retry_after: Seconds to wait before another try, where it is ``rate_limited``.
+    """
+
+    code = "authentication"
+
+    def __init__(
+        self, message: str, *, reason: str = "invalid", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class CredentialNotFound(SandboxError, LookupError):
+    """There is no tenant, key, client or session of this id that the caller may see."""
+
+    code = "credential_not_found"
+
+
+class NotPermitted(SandboxError, PermissionError):
+    """The caller may not do this, or the server's own settings do not offer it."""
+
+    code = "not_permitted"
+
+
+class RequestRefused(SandboxError, ValueError):
+    """A server could not make sense of a request: no such route, too large, not JSON."""
+
+    code = "request_refused"
+
+
+class VersionMismatch(SandboxError):
+    """Client and server speak different versions of the protocol; upgrade the older one."""
+
+    code = "version_mismatch"
+
+
+class QuotaExceeded(SandboxError):
+    """The tenant has as many sandboxes or connections on the server as it may have."""
+
+    code = "quota_exceeded"
+
+
+class ServerUnavailable(SandboxError, ConnectionError):
+    """Nothing answered at the endpoint, or the server is closing.
+
+    Attributes:
+        retry_after: Seconds the server asked to wait, where it said so.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class IdempotencyMismatch(SandboxError, ValueError):
+    """An idempotency key came again with another request than at first."""
+
+    code = "idempotency_mismatch"
+
+
+class IdempotencyInFlight(SandboxError):
+    """The first request of an idempotency key still runs.
+
+    Attributes:
+        retry_after: Seconds to wait before the next try.
+    """
+
+    code = "idempotency_in_flight"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ModelError(SandboxError):

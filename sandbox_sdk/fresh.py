@@ -78,7 +78,7 @@ class FreshSandboxes:
         if spec is None:
             raise AssertionError("unreachable: faults were raised")
         policy(spec.security_level)
-        return attrs.evolve(await self._parts.templates.pin(spec), internal=True)
+        return attrs.evolve(await self._parts.backend.pin(spec), internal=True)
 
     @asynccontextmanager
     async def start(self, spec: SandboxSpec) -> AsyncGenerator[AsyncSandbox, None]:

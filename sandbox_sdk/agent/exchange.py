@@ -29,6 +29,21 @@ class Output:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.credit = frames.WINDOW
+        self._kept_back: int | None = None
+
+    def give(self, count: int) -> None:
+        """Take note of more bytes that the host takes."""
+        if self._kept_back is None:
+            self.credit += count
+        else:
+            self._kept_back += count
+
+    def hold(self, held: bool) -> None:
+        """Keep all credit back, or use it again."""
+        if held and self._kept_back is None:
+            self._kept_back, self.credit = self.credit, 0
+        elif not held and self._kept_back is not None:
+            self.credit, self._kept_back = self._kept_back, None
 
 
 class Exchange:
@@ -196,6 +211,11 @@ class Exchange:
         for number in self._early if target else ():
             _kill(target, number)
         self._early.clear()
+
+    def hold(self, held: bool) -> None:
+        """Send no output for now, or send it again."""
+        for output in self.outputs.values():
+            output.hold(held)
 
     def resize(self, columns: int, rows: int) -> None:
         """Set the size of the program's terminal, if it has one and still holds it.

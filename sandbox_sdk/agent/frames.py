@@ -22,12 +22,21 @@ KILL = 8  # host -> agent: end the exchange and all its descendants
 END = 9  # agent -> host: JSON, how the exchange's program ended; nothing follows it
 ADOPT = 11  # host -> agent: the exchange is the context that was forked ahead
 RESIZE = 10  # host -> agent: 2 bytes columns, 2 bytes rows, the new size of its terminal
-SEAL = 12  # host -> agent, once: JSON, whom to seal the channel for; then only these pass:
-OPENING = 13  # client -> agent: begins a session, which ends the one before
-ANSWER = 14  # agent -> client: what it answers, to be vouched for on the way
-PROOF = 15  # client -> agent: that it holds the owner's key
-SEALED = 16  # both: sealed bytes, which hold whole frames behind their lengths
-REFUSED = 17  # agent -> client: text, why an opening, a proof or sealed bytes were not taken
+
+# A server's frames for its clients' sessions, whose number stands in place of the exchange:
+RELAY = 12  # both: a frame of the session
+DETACH = 13  # host -> agent: the session is over, and with it all that runs in it
+HOLD = 14  # host -> agent: send no output of the session, whatever its credit
+FLOW = 15  # host -> agent: send it again
+BUSY = 16  # agent -> host: 4 bytes, 1 when something runs in the session, 0 when nothing does
+
+# Of a sealed channel, between a client and the process beside the agent that seals:
+SEAL = 17  # host -> agent, once: JSON, whom to seal the channel for; nothing else passes then
+OPENING = 18  # client -> agent: begins a session, which ends the one before
+ANSWER = 19  # agent -> client: what it answers, to be vouched for on the way
+PROOF = 20  # client -> agent: that it holds the owner's key
+SEALED = 21  # both: sealed bytes, which hold whole frames behind their lengths
+REFUSED = 22  # agent -> client: text, why an opening, a proof or sealed bytes were not taken
 
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
 

@@ -16,7 +16,7 @@ import signal
 import socket
 from typing import Any
 
-from sandbox_sdk.agent import frames, guest, keeper, proof, sealer
+from sandbox_sdk.agent import frames, guest, keeper, proof, sealer, sessions
 from sandbox_sdk.agent.ahead import Ahead
 from sandbox_sdk.agent.exchange import Exchange
 from sandbox_sdk.isolation.walls import kernel, rlimits
@@ -83,6 +83,7 @@ class Agent:
         self._settings: guest.Settings | None = None
         self._exchanges: dict[int, Exchange] = {}
         self._sealer = 0  # the process that seals the channel
+        self._sessions = sessions.Sessions()
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, int] = {}
         wake, wake_end = os.pipe()
@@ -128,8 +129,35 @@ class Agent:
             if decoded.kind == frames.SEAL:
                 self._seal(json.loads(decoded.body), found[number:])
                 break
-            self._handle(decoded)
+            self._take(decoded)
         return True
+
+    def _take(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.RELAY:
+            inner = sessions.unwrap(frame)
+            known = inner.kind == frames.OPEN or inner.exchange in self._exchanges
+            if known and self._sessions.took(inner):
+                self._send(frames.BUSY, frame.exchange, body=frames.encode_number(1))
+            self._handle(inner)
+        elif frame.kind in (frames.HOLD, frames.FLOW):
+            held = frame.kind == frames.HOLD
+            (self._sessions.held.add if held else self._sessions.held.discard)(frame.exchange)
+            for exchange in self._of_session(frame.exchange):
+                exchange.hold(held)
+                self._serve_exchange(exchange)
+        elif frame.kind == frames.DETACH:
+            self._sessions.held.discard(frame.exchange)
+            for exchange in self._of_session(frame.exchange):
+                exchange.hold(True)  # nobody is left to read
+                exchange.kill()
+                self._serve_exchange(exchange)
+        else:
+            self._handle(frame)
+
+    def _of_session(self, session: int) -> list[Exchange]:
+        return [
+            each for each in self._exchanges.values() if sessions.session_of(each.number) == session
+        ]
 
     def _handle(self, frame: frames.Frame) -> None:
         if frame.kind == frames.GO:
@@ -150,7 +178,7 @@ class Agent:
             elif frame.kind == frames.EOF:
                 exchange.input_over = True
             elif frame.kind == frames.CREDIT:
-                exchange.outputs[frame.stream].credit += frames.decode_number(frame.body)
+                exchange.outputs[frame.stream].give(frames.decode_number(frame.body))
             elif frame.kind == frames.SIGNAL:
                 exchange.signal(frames.decode_number(frame.body))
             elif frame.kind == frames.RESIZE:
@@ -178,6 +206,7 @@ class Agent:
             self._end(number, {"refused": error.errno, "message": error.strerror})
             return
         self._exchanges[number] = exchange
+        exchange.hold(sessions.session_of(number) in self._sessions.held)
         self._serve_exchange(exchange)
 
     def _seal(self, said: dict[str, Any], following: list[bytes]) -> None:
@@ -280,7 +309,10 @@ class Agent:
         self._send(frames.END, number, body=json.dumps(how).encode())
 
     def _send(self, kind: int, exchange: int, stream: int = 0, body: bytes = b"") -> None:
-        self._outgoing += frames.delimit(frames.encode(kind, exchange, stream, body))
+        self._outgoing += frames.delimit(sessions.wrap(kind, exchange, stream, body))
+        if self._sessions.sent(kind, exchange, stream):
+            idle = frames.encode_number(0)
+            self._send(frames.BUSY, sessions.session_of(exchange), body=idle)
 
     def _flush(self) -> None:
         try:

@@ -19,6 +19,8 @@ from sandbox_sdk.agent.sodium import Refused, Sodium
 LIBRARY = os.path.join(os.path.dirname(__file__), "../../sodium.so")
 """libsodium, in the agent's folder; there only if the host has channels sealed."""
 
+_OF_SERVERS = frozenset({frames.HOLD, frames.FLOW, frames.DETACH})
+
 _LARGEST_READ = 256 * 1024
 _MOST_HELD = 1024 * 1024
 """Bytes held for an end that does not read; then no more is read for it."""
@@ -85,6 +87,40 @@ class _End:
             return
 
 
+class _Line:
+    """What one client and PID 1 say to each other; number 0 is a client without a server.
+
+    Attributes:
+        begun: A handshake that lacks the proof.
+        session: The keys, once they were agreed on.
+    """
+
+    def __init__(self) -> None:
+        self.begun: seal.AgentHandshake | None = None
+        self.session: Session | None = None
+        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+
+    def begin(self, session: Session) -> None:
+        """Go on with new keys."""
+        self.session = session
+        # Half a frame of the session before is not the beginning of one of this.
+        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+
+    def open(self, sealed: bytes) -> list[bytes]:
+        """Return the frames that are whole now.
+
+        Raises:
+            Refused: There is no session, or these bytes are not of it; then it is over.
+        """
+        if self.session is None:
+            raise Refused("sealed bytes where no session is")
+        try:
+            return self._splitter.feed(self.session.open(sealed))
+        except ValueError:
+            self.session = None  # nothing after it can be trusted
+            raise
+
+
 class Sealer:
     """The relay.
 
@@ -107,10 +143,8 @@ class Sealer:
         self._inside = _End(inside, frames.MAX_FRAME_IN)
         self._sodium = Sodium(library)
         self._subject = subject
-        self._sessions = 0
-        self._begun: seal.AgentHandshake | None = None
-        self._session: Session | None = None
-        self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
+        self._opened = 0
+        self._lines: dict[int, _Line] = {}
 
     def serve(self, began: bytes = b"") -> None:
         """Relay until either end hangs up.
@@ -141,50 +175,67 @@ class Sealer:
     def _events(self, end: _End) -> int:
         """What to wait for at an end, besides its hanging up."""
         other = self._inside if end is self._outside else self._outside
-        # What PID 1 says waits for a session.
-        reads = end is self._outside or self._session is not None
-        reads = reads and len(other.waiting) < _MOST_HELD
-        return (select.POLLIN if reads else 0) | (select.POLLOUT if end.waiting else 0)
+        reads = select.POLLIN if len(other.waiting) < _MOST_HELD else 0
+        return reads | (select.POLLOUT if end.waiting else 0)
 
     def _take(self, end: _End, found: list[bytes]) -> None:
-        if end is self._inside:
-            if found and self._session is not None:
-                whole = b"".join(map(frames.delimit, found))
-                self._send(frames.SEALED, self._session.seal(whole))
-            return
         for frame in found:
-            try:
+            if end is self._inside:
+                self._take_inside(frames.decode(frame))
+            else:
                 self._take_outside(frames.decode(frame))
-            except Refused as error:
-                # Whoever may not open a sandbox must not be able to end it either.
-                self._send(frames.REFUSED, str(error).encode())
         self._inside.flush()
 
+    def _take_inside(self, frame: frames.Frame) -> None:
+        """Seal what PID 1 says to a client; what it says to the server stays as it is."""
+        if frame.kind == frames.BUSY:
+            self._send(0, frames.encode(*frame))
+            return
+        relayed = frame.kind == frames.RELAY
+        number, said = (frame.exchange, frame.body) if relayed else (0, frames.encode(*frame))
+        line = self._lines.get(number)
+        if line is not None and line.session is not None:
+            sealed = line.session.seal(frames.delimit(said))
+            self._send(number, frames.encode(frames.SEALED, body=sealed))
+
     def _take_outside(self, frame: frames.Frame) -> None:
-        if frame.kind == frames.OPENING:
-            opening = seal.Opening.decode(frame.body)
-            number = self._sessions + 1
-            self._begun = seal.AgentHandshake(self._sodium, self._subject, opening, number)
-            self._sessions = number
-            self._send(frames.ANSWER, self._begun.answer.encode())
-        elif frame.kind == frames.PROOF and self._begun is not None:
-            begun, self._begun = self._begun, None
-            self._session = begun.finish(frame.body)
-            # Half a frame of the session before is not the beginning of one of this.
-            self._splitter = frames.Splitter(frames.MAX_FRAME_IN)
-        elif frame.kind == frames.SEALED and self._session is not None:
-            self._inside.waiting += self._whole(self._session, frame.body)
-        else:
-            raise Refused(f"a frame of kind {frame.kind} where none belongs")
-
-    def _whole(self, session: Session, sealed: bytes) -> bytes:
+        if frame.kind in _OF_SERVERS:
+            if frame.kind == frames.DETACH:
+                self._lines.pop(frame.exchange, None)
+            self._inside.waiting += frames.delimit(frames.encode(*frame))
+            return
+        relayed = frame.kind == frames.RELAY
+        number, said = (frame.exchange, frames.decode(frame.body)) if relayed else (0, frame)
         try:
-            found = self._splitter.feed(session.open(sealed))
-        except Refused:
-            self._session = None  # nothing after it can be trusted
-            raise
-        return b"".join(map(frames.delimit, found))
+            self._take_said(number, said)
+        except Refused as error:
+            # Whoever may not open a sandbox must not be able to end it either.
+            self._send(number, frames.encode(frames.REFUSED, body=str(error).encode()))
 
-    def _send(self, kind: int, body: bytes) -> None:
-        self._outside.waiting += frames.delimit(frames.encode(kind, body=body))
+    def _take_said(self, number: int, said: frames.Frame) -> None:
+        """Take what a client sent.
+
+        Raises:
+            Refused: It may not, or it was changed on the way.
+        """
+        line = self._lines.setdefault(number, _Line())
+        if said.kind == frames.OPENING:
+            opening = seal.Opening.decode(said.body)
+            session = self._opened + 1
+            line.begun = seal.AgentHandshake(self._sodium, self._subject, opening, session)
+            self._opened = session
+            self._send(number, frames.encode(frames.ANSWER, body=line.begun.answer.encode()))
+        elif said.kind == frames.PROOF and line.begun is not None:
+            begun, line.begun = line.begun, None
+            line.begin(begun.finish(said.body))
+        elif said.kind == frames.SEALED:
+            for whole in line.open(said.body):
+                relay = frames.encode(frames.RELAY, number, body=whole) if number else whole
+                self._inside.waiting += frames.delimit(relay)
+        else:
+            raise Refused(f"a frame of kind {said.kind} where none belongs")
+
+    def _send(self, number: int, frame: bytes) -> None:
+        frame = frames.encode(frames.RELAY, number, body=frame) if number else frame
+        self._outside.waiting += frames.delimit(frame)
         self._outside.flush()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import attrs
 
+from sandbox_sdk.store.base import Once
 from sandbox_sdk.values import Collected, Ended, Isolation, Limit, SandboxInfo, SandboxSpec, Usage
 
 
@@ -130,8 +131,20 @@ class Observer(Protocol):
 class Backend(Protocol):
     """Where sandboxes live. Calls are idempotent unless they say otherwise."""
 
-    async def create(self, spec: SandboxSpec) -> SandboxInfo:
-        """Record a new sandbox; not idempotent."""
+    async def pin(self, spec: SandboxSpec) -> SandboxSpec:
+        """Return the spec with its template's name replaced by what it means now.
+
+        Raises:
+            TemplateError: There is none of that name or key.
+        """
+        ...
+
+    async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
+        """Record a new sandbox; idempotent only with ``once``, by which the request is known.
+
+        Raises:
+            IdempotencyMismatch: The request's first time asked for something else.
+        """
         ...
 
     async def start(self, id: str) -> Standing:

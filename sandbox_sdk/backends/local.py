@@ -37,7 +37,7 @@ from sandbox_sdk.errors import (
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies.host import HostState
-from sandbox_sdk.store.base import Store, Taken
+from sandbox_sdk.store.base import Once, Store, Taken
 from sandbox_sdk.store.folders import StateFolders, state_error
 from sandbox_sdk.values import (
     Collected,
@@ -113,12 +113,17 @@ class LocalBackend:
         self._observers: list[Observer] = []
         self._starting: dict[str, anyio.Lock] = {}  # one start or stop of a sandbox at a time
 
-    async def create(self, spec: SandboxSpec) -> SandboxInfo:
+    async def pin(self, spec: SandboxSpec) -> SandboxSpec:
+        """Replace a template's name by what it means now, and see that a built one is there."""
+        return await self._templates.pin(spec)
+
+    async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox."""
         info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
-        await self._store.insert_sandbox(info)
-        self._new[info.id] = spec
-        return info
+        recorded = await self._store.insert_sandbox(info, once)
+        if recorded.id == info.id:
+            self._new[info.id] = spec
+        return recorded
 
     async def start(self, id: str) -> Standing:
         """Set a sandbox up, or return at once what holds if it runs here."""

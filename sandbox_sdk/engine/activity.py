@@ -49,5 +49,9 @@ class Activity:
             frame.kind == frames.DATA and frame.stream == frames.RESULT
         ):
             self.end(frame.exchange)
+        elif frame.kind == frames.BUSY:
+            # Of a server's session; exchanges of the host itself are numbered from 0 upward.
+            change = self.begin if frames.decode_number(frame.body) else self.end
+            change(-frame.exchange)
         else:
             self.last = _now()

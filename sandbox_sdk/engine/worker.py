@@ -77,29 +77,46 @@ class SealingChannel:
         self._worker = worker
         self._inner = inner
         self._subject = subject
-        self._opening = b""
+        self._openings: dict[int, bytes] = {}  # by the session of the server that carries it
 
     def take_ahead(self) -> Direct | None:
         """Return ``None``: a context beside the channel would not be sealed."""
 
     async def send(self, frame: bytes) -> None:
         """Send a frame; see ``Channel``."""
-        decoded = frames.decode(frame)
-        if decoded.kind == frames.OPENING:
-            self._opening = decoded.body
+        session, said = _said(frame)
+        if said.kind == frames.OPENING:
+            self._openings[session] = said.body
         await self._inner.send(frame)
 
     async def receive(self) -> bytes:
         """Return the next frame; see ``Channel``."""
         frame = await self._inner.receive()
-        decoded = frames.decode(frame)
-        if decoded.kind != frames.ANSWER:
+        session, said = _said(frame)
+        if said.kind != frames.ANSWER:
             return frame
+        opening = self._openings.pop(session, b"")
         try:
-            vouched = self._worker.vouch(self._subject, self._opening, decoded.body)
+            vouched = self._worker.vouch(self._subject, opening, said.body)
         except Refused as error:
             raise ProtocolError(f"the agent broke the protocol: {error}") from None
-        return frames.encode(frames.ANSWER, body=vouched)
+        answer = frames.encode(frames.ANSWER, body=vouched)
+        return frames.encode(frames.RELAY, session, body=answer) if session else answer
+
+
+def _said(frame: bytes) -> tuple[int, frames.Frame]:
+    """Return the session of a frame, and what is in its envelope.
+
+    Raises:
+        ProtocolError: Nothing is.
+    """
+    decoded = frames.decode(frame)
+    if decoded.kind != frames.RELAY:
+        return 0, decoded
+    try:
+        return decoded.exchange, frames.decode(decoded.body)
+    except ValueError as error:
+        raise ProtocolError(f"an envelope without a frame: {error}") from None
 
 
 def subject_of(

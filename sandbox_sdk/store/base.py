@@ -26,6 +26,21 @@ class Lease:
 
 
 @attrs.frozen(kw_only=True)
+class Once:
+    """By what a request that must take effect once is known.
+
+    Attributes:
+        scope: Whose request it is, and of what kind: other scopes' keys are other keys.
+        key: The caller's key.
+        digest: Of what the request asks for.
+    """
+
+    scope: str
+    key: str
+    digest: bytes
+
+
+@attrs.frozen(kw_only=True)
 class Taken:
     """A sandbox that is about to be started.
 
@@ -71,12 +86,22 @@ class Store(Protocol):
         """What tells the owner apart that this store writes into the leases it takes."""
         ...
 
-    async def insert_sandbox(self, info: SandboxInfo) -> None:
+    async def insert_sandbox(self, info: SandboxInfo, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox, its initial files included.
+
+        Args:
+            info: Its record.
+            once: By what the request for it is known; noted in the same write. Where that was
+                noted before, nothing is recorded.
+
+        Returns:
+            The record, or that of the request's first time.
 
         Raises:
             ConfigError: There is a sandbox with this id.
+            IdempotencyMismatch: The request's first time asked for something else.
         """
+        ...
 
     async def get_sandbox(self, id: str) -> SandboxInfo:
         """Return a sandbox's record; its ``spec.files`` is empty (see ``take_sandbox``).
@@ -167,9 +192,15 @@ class Store(Protocol):
             SandboxNotFound: There is no such sandbox.
         """
 
+    async def insert_far_run(self, run_id: str, sandbox_id: str) -> None:
+        """Record that a run belongs to a sandbox that lives on a server."""
+
     async def list_runs(self, sandbox_id: str) -> tuple[str, ...]:
         """Return the ids of a sandbox's runs, oldest first; none for an unknown sandbox."""
         ...
+
+    async def forget_far_runs(self, sandbox_id: str) -> None:
+        """Forget the runs of a sandbox that lived on a server."""
 
     async def aclose(self) -> None:
         """Release what this store holds and close it; again is nothing."""

@@ -8,17 +8,24 @@ import sqlite3
 import attrs
 
 from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.store import far_runs, once
+from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.tables import SELECT, Lives, ended_text, holder, key, not_found, read_info
 from sandbox_sdk.values import SandboxInfo
 from sandbox_sdk.wire import to_json
 
 
-def insert(connection: sqlite3.Connection, info: SandboxInfo) -> None:
-    """Record a sandbox and its initial files.
+def insert(
+    connection: sqlite3.Connection, info: SandboxInfo, noted: Once | None = None
+) -> SandboxInfo:
+    """Record a sandbox and its initial files, unless the request for it was noted before.
 
     Raises:
         ConfigError: There is one with this id.
+        IdempotencyMismatch: The request's first time asked for something else.
     """
+    if noted is not None and (first := once.first(connection, info, noted)) is not None:
+        return first
     spec = attrs.evolve(info.spec, files={})
     try:
         connection.execute(
@@ -40,6 +47,7 @@ def insert(connection: sqlite3.Connection, info: SandboxInfo) -> None:
         "INSERT INTO initial_files (sandbox_id, path, content) VALUES (?, ?, ?)",
         [(info.id, path, content) for path, content in info.spec.files.items()],
     )
+    return info
 
 
 def get(connection: sqlite3.Connection, id: str, lives: Lives) -> SandboxInfo:
@@ -99,4 +107,5 @@ def select_runs(connection: sqlite3.Connection, sandbox_id: str) -> tuple[str, .
     rows = connection.execute(
         "SELECT id FROM runs WHERE sandbox_id = ? ORDER BY id", (key(sandbox_id),)
     )
-    return tuple(run_id for (run_id,) in rows)
+    here = tuple(run_id for (run_id,) in rows)
+    return here or far_runs.select(connection, sandbox_id=key(sandbox_id))

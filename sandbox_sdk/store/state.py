@@ -9,8 +9,8 @@ from functools import cache, partial
 import anyio
 import attrs
 
-from sandbox_sdk.store import leases, notes, records, tables
-from sandbox_sdk.store.base import DeadLease, Lease, Taken
+from sandbox_sdk.store import far_runs, leases, notes, records, tables
+from sandbox_sdk.store.base import DeadLease, Lease, Once, Taken
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
 from sandbox_sdk.store.writer import Writer
@@ -50,9 +50,9 @@ class SQLiteStore:
         """The owner's token; see ``Store.owner_token``."""
         return self._owner.token
 
-    async def insert_sandbox(self, info: SandboxInfo) -> None:
+    async def insert_sandbox(self, info: SandboxInfo, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox; see ``Store.insert_sandbox``."""
-        await self._writer.run(partial(records.insert, info=info), writes=True)
+        return await self._writer.run(partial(records.insert, info=info, noted=once), writes=True)
 
     async def get_sandbox(self, id: str) -> SandboxInfo:
         """Return a sandbox's record; see ``Store.get_sandbox``."""
@@ -148,6 +148,16 @@ class SQLiteStore:
     async def insert_run(self, run_id: str, sandbox_id: str) -> None:
         """Record that a run belongs to a sandbox; see ``Store.insert_run``."""
         call = partial(records.insert_run, run_id=run_id, sandbox_id=sandbox_id)
+        await self._writer.run(call, writes=True)
+
+    async def insert_far_run(self, run_id: str, sandbox_id: str) -> None:
+        """Record a run of a sandbox elsewhere; see ``Store.insert_far_run``."""
+        call = partial(far_runs.insert, run_id=run_id, sandbox_id=sandbox_id)
+        await self._writer.run(call, writes=True)
+
+    async def forget_far_runs(self, sandbox_id: str) -> None:
+        """Forget the runs of a sandbox elsewhere; see ``Store.forget_far_runs``."""
+        call = partial(far_runs.delete, sandbox_id=sandbox_id)
         await self._writer.run(call, writes=True)
 
     async def list_runs(self, sandbox_id: str) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sandbox_sdk.errors import ConfigError, SandboxNotFound, StateError
+from sandbox_sdk.store.far_runs import FAR_RUNS
 from sandbox_sdk.store.notes import NOTES
+from sandbox_sdk.store.once import ONCE
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, SandboxState
 from sandbox_sdk.wire import from_json, to_json
@@ -42,6 +44,7 @@ _SCHEMA = (
     "CREATE INDEX runs_of ON runs (sandbox_id)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_ADDED = (NOTES, ONCE, FAR_RUNS)
 T = TypeVar("T")
 
 Lives = Callable[[Owner], bool]
@@ -62,7 +65,8 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
-        connection.execute(NOTES)
+        for statement in _ADDED:
+            connection.execute(statement)
         return
     if version != 0:
         raise StateError(
@@ -70,7 +74,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             "newer SDK wrote it; upgrade sandbox-sdk, or set state_dir to another folder"
         )
     connection.execute("BEGIN IMMEDIATE")
-    for statement in (*_SCHEMA, NOTES):
+    for statement in (*_SCHEMA, *_ADDED):
         connection.execute(statement)
     connection.execute("COMMIT")
 
