@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from sandbox_sdk.client import AsyncSandboxClient
     from sandbox_sdk.errors import (
         AdmissionTimeout,
+        AuthenticationError,
         CallTimeout,
         CommandFailed,
         ConfigError,
+        CredentialNotFound,
         ExportError,
         FileError,
         IdleTimeout,
@@ -81,6 +83,7 @@ __all__ = [
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AuthStatus",
+    "AuthenticationError",
     "Batch",
     "BatchPreview",
     "CallTimeout",
@@ -89,6 +92,7 @@ __all__ = [
     "CommandFailed",
     "CommandResult",
     "ConfigError",
+    "CredentialNotFound",
     "EndKind",
     "Ended",
     "ExperimentResult",
