@@ -18,6 +18,7 @@ import attrs
 from sandbox_sdk.auth import access_tokens, credential_rows, forms, session_rows
 from sandbox_sdk.auth.access_tokens import LIFE, Claims
 from sandbox_sdk.auth.book import Book
+from sandbox_sdk.auth.exchange import SESSION_GRANT
 from sandbox_sdk.auth.forms import Form, Refused
 from sandbox_sdk.auth.limiter import FailureLimiter
 from sandbox_sdk.auth.records import ClientInfo, KeyInfo, SessionInfo, ended
@@ -26,9 +27,6 @@ from sandbox_sdk.auth.secret_texts import Kind, digest, new_secret, well_formed
 from sandbox_sdk.auth.server_keys import LiveKeys
 from sandbox_sdk.auth.uses import Uses
 from sandbox_sdk.values import new_id
-
-SESSION_GRANT = "urn:sandbox-sdk:grant-type:session"
-"""The grant type that begins a session with an API key."""
 
 T = TypeVar("T", KeyInfo, ClientInfo)
 

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.auth.authority import Authority
-from sandbox_sdk.auth.grants import SESSION_GRANT, TokenAnswer
+from sandbox_sdk.auth.exchange import SESSION_GRANT
+from sandbox_sdk.auth.grants import TokenAnswer
 from sandbox_sdk.auth.records import NewKey
 
 START = 1_900_000_000.25

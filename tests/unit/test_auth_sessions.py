@@ -10,7 +10,8 @@ import pytest
 from authorities import START, Served, bearer, served
 
 from sandbox_sdk.auth.authority import Authority
-from sandbox_sdk.auth.grants import SESSION_GRANT, TokenAnswer
+from sandbox_sdk.auth.exchange import SESSION_GRANT
+from sandbox_sdk.auth.grants import TokenAnswer
 from sandbox_sdk.auth.secret_texts import Kind, new_secret
 from sandbox_sdk.auth.session_rows import IDLE, LONGEST, REPEAT
 from sandbox_sdk.crypto_utils import SignedToken
