@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 from authorities import START, Served, bearer, served
+from blockbuster import blockbuster_ctx
 
 from sandbox_sdk.auth import Principal
 from sandbox_sdk.auth.authority import Authority
@@ -168,6 +169,34 @@ async def test_a_use_is_written_once_a_minute(server: Served) -> None:
     assert await used_at() == START
     server.clock.now += 1
     assert await used_at() == START + 60
+
+
+async def test_a_use_that_cannot_be_written_keeps_nobody_out(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await server.authority.admin.create_key("local", "ci")
+    with sqlite3.connect(server.state / "auth/auth.db") as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE UPDATE OF used_at ON api_keys "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    connection.close()
+    assert (await server.authority.authenticate(bearer(key.secret))).subject == "ci"
+    assert "auth.use_not_noted" in caplog.text
+
+
+async def test_nothing_blocks_the_loop(tmp_path: Path) -> None:
+    with blockbuster_ctx():
+        async with served(tmp_path / "state") as server:
+            key = await server.authority.admin.create_key("local", "ci")
+            session = await server.begin(key.secret)
+            answer = await server.refresh(session["refresh_token"])
+            principal = await server.authority.authenticate(bearer(answer.body["access_token"]))
+            await server.authority.admin.rotate_signing_key()
+            await server.authority.authenticate(bearer(key.secret))
+            await refusal(server, "Bearer v4.public.x")
+            await server.authority.revoke_session(principal, session["session_id"])
+            await server.authority.wait_revoked(principal)
 
 
 async def test_what_one_process_revokes_every_other_refuses_at_once(server: Served) -> None:
