@@ -78,8 +78,8 @@ class Administration:
 
     async def ensure_tenant(self, id: str) -> None:
         """Make a tenant if there is none of this name."""
-        if id not in {tenant.id for tenant in await self.tenants()}:
-            await self.create_tenant(id)
+        info = TenantInfo(id=id, created_at=self._clock())
+        await self._book.write(partial(credential_rows.ensure_tenant, info=info))
 
     async def tenants(self) -> tuple[TenantInfo, ...]:
         """Return all tenants, oldest first."""

@@ -48,6 +48,14 @@ def insert_tenant(connection: sqlite3.Connection, info: TenantInfo) -> None:
     )
 
 
+def ensure_tenant(connection: sqlite3.Connection, info: TenantInfo) -> None:
+    """Record a tenant if there is none of this name."""
+    connection.execute(
+        "INSERT INTO tenants (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (info.id, info.created_at),
+    )
+
+
 def list_tenants(connection: sqlite3.Connection) -> tuple[TenantInfo, ...]:
     """Return all tenants, oldest first."""
     rows = connection.execute(

@@ -9,6 +9,7 @@ Source: RFC 6749, sections 2.3.1, 4.4, 4.5, 5 and 6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -27,6 +28,8 @@ from sandbox_sdk.auth.secret_texts import Kind, digest, new_secret, well_formed
 from sandbox_sdk.auth.server_keys import LiveKeys
 from sandbox_sdk.auth.uses import Uses
 from sandbox_sdk.values import new_id
+
+_log = logging.getLogger("sandbox_sdk.auth")
 
 T = TypeVar("T", KeyInfo, ClientInfo)
 
@@ -160,6 +163,8 @@ class Grants:
                 now=self._clock(),
             )
         )
+        if took.outcome == "reused" and took.session is not None:
+            _log.warning("auth.refresh_token_reused", extra={"session": took.session.id})
         if took.outcome != "good" or took.session is None:
             raise Refused("invalid_grant", _WHY[took.outcome], guessed=took.outcome == "unknown")
         return self._token(took.session, form, took.session.expires_at, took.refresh_token)
@@ -181,6 +186,8 @@ class Grants:
             issued_at=now,
             expires_at=now + LIFE if ends is None else min(now + LIFE, int(ends)),
         )
+        if claims.expires_at <= now:
+            raise Refused("invalid_grant", _WHY["expired"])
         body: dict[str, object] = {
             "access_token": access_tokens.issue(self._keys.keys, claims),
             "token_type": "Bearer",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -40,8 +42,10 @@ class FailureLimiter:
         """Note a failure; return the seconds to wait if there were too many, else ``None``.
 
         Args:
-            who: Where the request came from.
+            who: Where the request came from; the IPv6 addresses of one /64, which is what a
+                single machine is given, are one.
         """
+        who = _network(who)
         now = self._clock()
         bucket = self._buckets.pop(who, None) or _Bucket(left=BURST, at=now)
         bucket.left = min(BURST, bucket.left + (now - bucket.at) * PER_SECOND)
@@ -53,3 +57,10 @@ class FailureLimiter:
             bucket.left -= 1
             return None
         return (1 - bucket.left) / PER_SECOND
+
+
+def _network(who: str) -> str:
+    if ":" in who:
+        with contextlib.suppress(ValueError):  # it is a name of another kind
+            return str(ipaddress.IPv6Network((who.partition("%")[0], 64), strict=False))
+    return who

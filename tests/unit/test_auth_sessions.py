@@ -72,11 +72,18 @@ async def test_the_token_before_ends_the_session_after_thirty_seconds(server: Se
     await assert_ended(server, await server.refresh(session["refresh_token"]), first)
 
 
-async def test_an_older_token_ends_the_session_at_once(server: Served) -> None:
+async def test_an_older_token_ends_the_session_at_once(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     session = await server.begin(await key_of(server))
     first = await server.refresh(session["refresh_token"])
     second = await server.refresh(str(first.body["refresh_token"]))
     await assert_ended(server, await server.refresh(session["refresh_token"]), second)
+    (told,) = [record for record in caplog.records if record.name == "sandbox_sdk.auth"]
+    assert (told.message, vars(told)["session"]) == (
+        "auth.refresh_token_reused",
+        session["session_id"],
+    )
 
 
 async def assert_ended(server: Served, answer: TokenAnswer, last: TokenAnswer) -> None:
@@ -157,6 +164,14 @@ async def test_a_session_ends_with_its_key(server: Served) -> None:
     assert (await server.refresh(session["refresh_token"])).status == 400
     with pytest.raises(AuthenticationError):
         await server.authority.authenticate(bearer(session["access_token"]))
+
+
+async def test_a_session_of_which_no_second_is_left_gives_no_token(server: Served) -> None:
+    made = await server.authority.admin.create_key("local", "ann", expires_at=START + 300)
+    session = await server.begin(made.secret)
+    server.clock.now += 299.8
+    answer = await server.refresh(session["refresh_token"])
+    assert (answer.status, answer.body["error"]) == (400, "invalid_grant")
 
 
 async def test_a_key_that_is_none_any_more_begins_no_session(server: Served) -> None:

@@ -309,6 +309,20 @@ def test_the_limiter_gives_one_failure_a_second_back_and_forgets_the_longest_sil
     assert limiter.failed("a") is None  # forgotten, and so as new
 
 
+def test_the_addresses_of_one_ipv6_network_fail_together() -> None:
+    limiter = FailureLimiter(lambda: 0.0)
+    waits = [limiter.failed(f"2001:db8::{number:x}") for number in range(BURST + 1)]
+    assert [wait is None for wait in waits] == [True] * BURST + [False]
+    assert limiter.failed("2001:db8:0:1::1") is None
+    assert limiter.failed("unix:worker") is None
+
+
+async def test_many_processes_may_open_one_state_at_once(server: Served) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(open_and_close, server.state)
+
+
 async def test_ten_thousand_wrong_secrets_slow_no_other_down(server: Served) -> None:
     """A55: no slow hash, no growing memory, and other keys are unaffected."""
     reasons = set[str]()
@@ -542,6 +556,10 @@ def test_texts_of_secrets_are_checked_before_anything_is_looked_up() -> None:
     assert successor(pepper, token) == successor(pepper, token) != token
     assert well_formed(Kind.REFRESH_TOKEN, successor(pepper, token))
     assert successor(Pepper.generate(), token) != successor(pepper, token)
+
+
+async def open_and_close(state: Path) -> None:
+    await (await Authority.open(state)).aclose()
 
 
 def revoke_elsewhere(state: Path, id: str) -> None:
