@@ -34,7 +34,8 @@ class Book:
         self._reader = reader
         self._seen = 0
         self._looking = False
-        self._changed = anyio.Event()
+        self._written = anyio.Event()  # for the task that looks
+        self._moved = anyio.Event()  # for those that wait for it
 
     @classmethod
     async def open(cls, folder: Path) -> Book:
@@ -70,7 +71,8 @@ class Book:
             SandboxClosed: The book is closed.
         """
         done = await self._writer.run(call, writes=True)
-        self._wake()
+        self._written.set()
+        self._written = anyio.Event()
         return done
 
     async def revocations(self) -> int:
@@ -85,14 +87,14 @@ class Book:
         """
         while self._seen == seen:
             if self._looking:
-                await self._changed.wait()
+                await self._moved.wait()
                 continue
             async with self._looks():
                 while self._seen == seen:
                     self._seen = await self.revocations()
                     if self._seen == seen:
                         with anyio.move_on_after(LOOK_SECONDS):
-                            await self._changed.wait()
+                            await self._written.wait()
         return self._seen
 
     async def aclose(self) -> None:
@@ -108,11 +110,8 @@ class Book:
             yield
         finally:
             self._looking = False
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+            self._moved.set()
+            self._moved = anyio.Event()
 
 
 def _nothing(connection: sqlite3.Connection) -> None:

@@ -474,6 +474,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 async def test_two_processes_share_a_session_and_neither_ends_it(
     line: Line, tmp_path: Path
 ) -> None:

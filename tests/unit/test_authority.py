@@ -18,6 +18,7 @@ from blockbuster import blockbuster_ctx
 
 from sandbox_sdk.auth import Principal
 from sandbox_sdk.auth.authority import Authority
+from sandbox_sdk.auth.book import Book
 from sandbox_sdk.auth.limiter import BURST, FailureLimiter
 from sandbox_sdk.auth.scopes import ROLES, SCOPES, check_grants, is_operator, narrowed, scopes_of
 from sandbox_sdk.auth.secret_texts import Kind, Pepper, new_secret, successor, well_formed
@@ -323,6 +324,7 @@ async def test_many_processes_may_open_one_state_at_once(server: Served) -> None
             group.start_soon(open_and_close, server.state)
 
 
+@pytest.mark.slow
 async def test_ten_thousand_wrong_secrets_slow_no_other_down(server: Served) -> None:
     """A55: no slow hash, no growing memory, and other keys are unaffected."""
     reasons = set[str]()
@@ -495,6 +497,32 @@ async def test_waiting_ends_within_a_second_of_a_revocation_elsewhere(server: Se
         assert bystander.credential not in ended
         group.cancel_scope.cancel()
     assert sorted(ended) == sorted(p.credential or "" for p in waiting)
+
+
+async def test_five_hundred_who_wait_are_told_and_only_one_of_them_looks(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await server.authority.admin.create_key("local", "ci")
+    principal = await server.authority.authenticate(bearer(key.secret))
+    looks = 0
+    real = Book.revocations
+
+    async def look(book: Book) -> int:
+        nonlocal looks
+        looks += 1
+        return await real(book)
+
+    monkeypatch.setattr(Book, "revocations", look)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(500):
+                group.start_soon(server.authority.wait_revoked, principal)
+            await anyio.wait_all_tasks_blocked()
+            begun = looks
+            await server.authority.admin.create_key("local", "other")  # a write that revokes none
+            await server.authority.admin.revoke(key.info.id)
+    assert begun >= 500  # each its own, to begin with
+    assert looks - begun < 50
 
 
 async def test_waiting_goes_on_when_the_task_that_looked_is_cancelled(server: Served) -> None:
