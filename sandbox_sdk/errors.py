@@ -20,6 +20,8 @@
     ├── ExportError (OSError)               results could not be exported
     ├── IntegrityError (ValueError)         sealed or signed bytes are not what was written
     ├── KeyNotFound (LookupError)           no key here opens what was sealed
+    ├── AuthenticationError (PermissionError)   who calls was not proven
+    ├── CredentialNotFound (LookupError)    no tenant, key, client or session of that id
     └── ModelError                          a model call failed
         ├── ModelAuthError (PermissionError)    no key, or one that was refused
         ├── ModelNotFound (LookupError)         unknown, retired or not installed
@@ -313,6 +315,31 @@ class KeyNotFound(SandboxError, LookupError):
     def __init__(self, message: str, *, key_id: str | None = None) -> None:
         super().__init__(message)
         self.key_id = key_id
+
+
+class AuthenticationError(SandboxError, PermissionError):
+    """Who calls was not proven, and nothing was done.
+
+    Attributes:
+        reason: ``missing``, ``invalid``, ``expired``, ``revoked``, ``rate_limited`` or
+            ``unavailable``, which is no answer of the server's.
+        retry_after: Seconds to wait before another try, where it is ``rate_limited``.
+    """
+
+    code = "authentication"
+
+    def __init__(
+        self, message: str, *, reason: str = "invalid", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class CredentialNotFound(SandboxError, LookupError):
+    """There is no tenant, key, client or session of this id that the caller may see."""
+
+    code = "credential_not_found"
 
 
 class ModelError(SandboxError):

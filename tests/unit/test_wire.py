@@ -34,6 +34,7 @@ FACTS: dict[str, Any] = {
     "retry_after": 2.5,
     "parameter": "seed",
     "unbilled": True,
+    "reason": "expired",
     "template": "0123456789abcdef0123456789abcdef",
     "key_id": "0123456789abcdef",
     "output": "No space left on device",
