@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sandbox_sdk.auth import AuthStatus
+    from sandbox_sdk.auth.client import Auth
     from sandbox_sdk.batch import AsyncBatch
     from sandbox_sdk.client import AsyncSandboxClient
     from sandbox_sdk.errors import (
@@ -95,6 +96,7 @@ __all__ = [
     "AsyncSDKOrchestrator",
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "Auth",
     "AuthStatus",
     "AuthenticationError",
     "Batch",
@@ -182,6 +184,7 @@ _MODULES = (
     "sandbox_sdk.experiments.batches.progress",
     "sandbox_sdk.experiments.results.run_result",
     "sandbox_sdk.experiments.batches.preview",
+    "sandbox_sdk.auth.client",
 )
 """Where the public names live, cheapest to import first."""
 

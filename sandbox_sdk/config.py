@@ -68,6 +68,8 @@ class Settings:
         api_key: For a server; not needed on this machine.
         client_id: For a server; not needed on this machine.
         client_secret: For a server; not needed on this machine.
+        token: An access token for a server; not needed on this machine.
+        session: The file of a session with a server; not needed on this machine.
         security_level: What a sandbox gets that asks for no level.
         resources: What a sandbox gets that asks for none.
         timeout: Longest life of a set-up sandbox in seconds; ``None`` is no bound.
@@ -92,6 +94,8 @@ class Settings:
     api_key: str | None = attrs.field(default=None, repr=False)
     client_id: str | None = attrs.field(default=None, repr=False)
     client_secret: str | None = attrs.field(default=None, repr=False)
+    token: str | None = attrs.field(default=None, repr=False)
+    session: Path | None = None
     security_level: SecurityLevel = "medium"
     resources: Resources = attrs.field(factory=Resources)
     timeout: float | None = 3600.0
@@ -113,7 +117,7 @@ class Settings:
     @property
     def secrets(self) -> frozenset[str]:
         """The values that must enter no sandbox, record, error or export."""
-        kept = (self.api_key, self.client_secret, self.encryption_key)
+        kept = (self.api_key, self.client_secret, self.token, self.encryption_key)
         return frozenset(secret for secret in kept if secret)
 
     @property
@@ -140,7 +144,7 @@ class Settings:
         """Return the settings in force; reads at most one file.
 
         Args:
-            auth_config: ``api_key``, ``client_id`` and ``client_secret``.
+            auth_config: ``api_key``, ``client_id``, ``client_secret``, ``token``, ``session``.
             config: A file to read instead of those found, or a mapping of settings, shaped as the
                 file, which goes before file and environment.
             endpoint: The address of a server; refused, as this version has none.

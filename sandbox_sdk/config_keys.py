@@ -97,6 +97,8 @@ KEYS: Mapping[str, Key] = {
     "api_key": Key("settings", "api_key", parse_text),
     "client_id": Key("settings", "client_id", parse_text),
     "client_secret": Key("settings", "client_secret", parse_text),
+    "token": Key("settings", "token", parse_text),
+    "session": Key("settings", "session", _parse_path),
     "endpoint": Key("endpoint", "endpoint", parse_text),
     "state_dir": Key("settings", "state_dir", _parse_path),
     "timeout": Key("settings", "timeout", parse_seconds),
@@ -121,7 +123,7 @@ KEYS: Mapping[str, Key] = {
 }
 """Path -> setting; all there are."""
 
-CREDENTIALS = ("api_key", "client_id", "client_secret")
+CREDENTIALS = ("api_key", "client_id", "client_secret", "token", "session")
 """The names that ``auth_config`` may hold."""
 
 SECTIONS = frozenset(path.partition(".")[0] for path in KEYS if "." in path)

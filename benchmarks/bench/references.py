@@ -146,7 +146,9 @@ def peers(run: Run, site: Path) -> Generator[list[Case]]:
             try:
                 measure()
             except Failed as error:
-                run.absent[label] = f"installed, but does not run here: {error}"
+                # What it wrote names this machine's folders.
+                how = ": ".join(str(error).split(": ")[:2])
+                run.absent[label] = f"installed, but does not run here: {how}"
                 continue
             found.append(Case(label=label, measure=blocking(measure), every=PEER_EVERY))
         label = "llm-sandbox (open session, no numpy)"
@@ -205,7 +207,7 @@ def _kern(program: str, site: Path, state: Path) -> list[str]:
 
 
 def _srt(program: str, site: Path, state: Path) -> list[str]:
-    return [program, f"PYTHONPATH={site} {sys.executable} -c '{PROGRAM}'"]
+    return [program, "-c", f"PYTHONPATH={site} {sys.executable} -c '{PROGRAM}'"]
 
 
 def _docker(program: str, site: Path, state: Path) -> list[str]:

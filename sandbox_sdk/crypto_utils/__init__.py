@@ -12,8 +12,9 @@ Seal data that must stay secret::
   large, ``seal_to`` and ``unseal_with`` where only the receiver's public key is known.
 - **Keys**: ``MasterKey``, ``DataKey``, ``SigningKey`` and ``PrivateKey`` never print nor pickle;
   ``KeyRing`` keeps them wrapped under a master, and rotates it.
-- **Integrity**: ``sign`` and ``SSHSignature`` as ``ssh-keygen -Y`` does, ``verify_folder`` for
-  exports, ``keyed_digest`` and ``Commitment`` for digests that give nothing away.
+- **Integrity**: ``sign`` and ``SSHSignature`` as ``ssh-keygen -Y`` does, ``sign_token`` and
+  ``SignedToken`` for PASETO v4.public, ``verify_folder`` for exports, ``keyed_digest`` and
+  ``Commitment`` for digests that give nothing away.
 
 Whatever is not what was sealed or signed is an ``IntegrityError``, and nothing of it is returned.
 libsodium is loaded at the first use.
@@ -26,6 +27,7 @@ from sandbox_sdk.crypto_utils.keyring import KeyRing, KeySource
 from sandbox_sdk.crypto_utils.keys import DataKey, MasterKey, SigningKey, VerifyKey
 from sandbox_sdk.crypto_utils.manifests import Verification, sign_manifest, verify_folder
 from sandbox_sdk.crypto_utils.masters import Unlock, check_encryption_key
+from sandbox_sdk.crypto_utils.paseto import SignedToken, sign_token
 from sandbox_sdk.crypto_utils.passphrases import Passphrase
 from sandbox_sdk.crypto_utils.records import Label, seal, unseal
 from sandbox_sdk.crypto_utils.sealed_files import seal_file, unseal_file
@@ -50,6 +52,7 @@ __all__ = [
     "PublicKey",
     "SSHSignature",
     "Sealer",
+    "SignedToken",
     "SigningKey",
     "Unlock",
     "Unsealer",
@@ -66,6 +69,7 @@ __all__ = [
     "seal_to",
     "sign",
     "sign_manifest",
+    "sign_token",
     "unseal",
     "unseal_file",
     "unseal_stream",

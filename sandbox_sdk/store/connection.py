@@ -64,8 +64,7 @@ def explain(error: Exception, path: Path) -> Exception:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # SQLite gives its side files the mode of the database, which it would make world-readable.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    _make(path)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         _set_up(connection, path)
@@ -73,6 +72,21 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make(path: Path) -> None:
+    """Make the file if there is none, for its owner alone.
+
+    SQLite would make it world-readable, and gives its side files the same mode. One that is there
+    is not opened: to close it would drop the locks that every other connection of this process
+    holds on it (fcntl(2)), and the next process to close it would then take its log away.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:

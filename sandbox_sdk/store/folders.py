@@ -11,6 +11,7 @@
     templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
+    auth/               a server's keys, and its tenants, API keys, clients and sessions
 
 Only its owner may enter it, and it must lie on this machine's own disk: SQLite's locks and shared
 memory do not hold across a network.
@@ -56,7 +57,18 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """File systems on which a state folder is refused, by the kernel's name of their type."""
 
 _ID = re.compile(r"[a-z]{1,8}_[0-9a-z]{26}")
-_FOLDERS = ("owners", "ready", "sandboxes", "runs", "models", "templates", "keys", "agent", "uids")
+_FOLDERS = (
+    "owners",
+    "ready",
+    "sandboxes",
+    "runs",
+    "models",
+    "templates",
+    "keys",
+    "agent",
+    "uids",
+    "auth",
+)
 
 
 @attrs.frozen
@@ -140,6 +152,11 @@ class StateFolders:
     def uids(self) -> Path:
         """The folder of the lock files of user ids in use."""
         return self.root / "uids"
+
+    @property
+    def auth(self) -> Path:
+        """The folder of a server's credentials; empty where there is none."""
+        return self.root / "auth"
 
     def sandbox(self, id: str) -> Path:
         """Return a sandbox's folder, which may not exist.

@@ -330,3 +330,33 @@ connection.execute("COMMIT")
             tasks.start_soon(new_sandbox, store)
             await anyio.to_thread.run_sync(process.communicate, "\n")
     assert len(await store.list_sandboxes()) == 1
+
+
+COUNT = """
+import sys, anyio
+from pathlib import Path
+from sandbox_sdk.store.folders import StateFolders
+from sandbox_sdk.store.state import SQLiteStore
+
+async def main():
+    store = await SQLiteStore.open(StateFolders.open(Path(sys.argv[1])))
+    print(len(await store.list_sandboxes()))
+    await store.aclose()
+
+anyio.run(main)
+"""
+
+
+async def test_a_process_that_closes_takes_no_log_away_from_two_stores_of_another(
+    folders: StateFolders, store: SQLiteStore
+) -> None:
+    """To close any descriptor of the file would drop the locks that keep the log in its place."""
+    other = await SQLiteStore.open(folders)
+    try:
+        for count in (1, 2, 3):
+            await new_sandbox(store if count % 2 else other)
+            counted = await anyio.run_process([sys.executable, "-c", COUNT, folders.root])
+            assert int(counted.stdout) == count
+            assert len(await other.list_sandboxes()) == len(await store.list_sandboxes()) == count
+    finally:
+        await other.aclose()
