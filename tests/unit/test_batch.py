@@ -20,6 +20,7 @@ from blockbuster import blockbuster_ctx
 from plain_sandboxes import BatchBench
 
 from sandbox_sdk.errors import AdmissionTimeout, ConfigError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.experiments.batches import batch_run
 from sandbox_sdk.experiments.batches.batch_run import BatchRun
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
@@ -136,6 +137,27 @@ async def test_a_finished_run_is_returned_and_a_new_one_only_on_request(
         await bench.run(ECHO, run="run_x")
     assert (bench.batches.get(first.id)).counted == 6
     assert [info.id for info in bench.batches.every()] == [first.id, other.id]
+
+
+async def test_a_run_that_was_killed_before_its_tables_has_them_at_the_next_call(
+    bench: BatchBench, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last attempt is recorded, and the process ends before anything is made of it."""
+
+    def killed(record: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_run, "write_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await bench.run(ECHO)
+    (run,) = (bench.folder / "runs").glob("run_*")
+    assert not (run / "outcomes.csv").exists()
+    result = await bench.run(ECHO)
+    assert (result.folder, result.status, result.kept) == (run, "complete", 6)
+    assert [row["state"] for row in table(result)] == ["completed"] * 6
+    assert len(asked.calls) == 6
+    assert "is finished" in (await bench.run(ECHO)).notices[0]
 
 
 async def test_a_caller_who_gives_up_finds_all_that_was_done_by_then(
