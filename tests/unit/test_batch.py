@@ -22,6 +22,7 @@ from plain_sandboxes import BatchBench
 from sandbox_sdk.errors import AdmissionTimeout, ConfigError, SandboxBusy, SandboxNotFound
 from sandbox_sdk.experiments.batches import batch_run
 from sandbox_sdk.experiments.batches.batch_run import BatchRun
+from sandbox_sdk.experiments.batches.choice import Choice
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.records.journal import read_events
@@ -338,8 +339,6 @@ async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: A
     calls, made = len(asked.calls), bench.sandboxes.made
     other = {**config, "scorers": ["exact", {"type": "includes", "name": "holds"}]}
     batches = bench.batches
-    from sandbox_sdk.experiments.batches.choice import Choice
-
     choice = Choice(reuse=first.id)
     told = await batches.preview(await batches.plan(other, choice), choice)
     assert (told.reused, told.rescored, told.to_run, told.spend.calls) == (6, 6, 0, 0)
@@ -358,6 +357,29 @@ async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: A
     changed = {**other, "grid": {"system": ["x"]}}
     told = await batches.preview(await batches.plan(changed, choice), choice)
     assert told.to_run == 6
+
+
+async def test_a_scorer_that_was_renamed_judges_nothing_again_and_one_that_failed_does(
+    bench: BatchBench, asked: Asked
+) -> None:
+    failing = {"type": "command", "command": "exit 127", "name": "old"}
+    config = {**ECHO, "dataset": ROWS[:2], "scorers": [{"type": "exact", "name": "one"}, failing]}
+    first = await bench.run(config)
+    made = bench.sandboxes.made
+    assert [score.told for score in first.scores] == ["2 of 2", "0 of 2, 2 unscored"]
+    renamed = [{"type": "exact", "name": name} for name in ("two", "three")]
+    batches, choice = bench.batches, Choice(reuse=first.id)
+    told = await batches.preview(await batches.plan({**config, "scorers": renamed}, choice), choice)
+    assert (told.reused, told.rescored) == (2, 0)
+    second = await bench.run({**config, "scorers": renamed}, reuse=first.id)
+    assert [(score.scorer, score.told) for score in second.scores] == [
+        ("two", "2 of 2"),
+        ("three", "2 of 2"),
+    ]
+    assert bench.sandboxes.made == made
+    await bench.run({**config, "scorers": [{**failing, "name": "new"}]}, reuse=first.id)
+    assert bench.sandboxes.made == made + 2, "a scorer that failed came to no verdict to be kept"
+    assert len(asked.calls) == 2
 
 
 async def test_one_changed_prompt_runs_only_its_cells(bench: BatchBench, asked: Asked) -> None:

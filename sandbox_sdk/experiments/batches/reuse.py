@@ -43,14 +43,15 @@ class Source:
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def unscored_by(self, key: str, scorers: Iterable[Scorer]) -> bool:
-        """Return whether a trial that is taken has a scorer to be judged by."""
+    def unscored_by(self, key: str, scorers: Iterable[Scorer]) -> list[Scorer]:
+        """Return the scorers that have not judged a trial that is taken."""
         known = self._digests(self._places[key])
-        return any((scorer.name, scorer.digest) not in known for scorer in scorers)
+        return [scorer for scorer in scorers if scorer.digest not in known]
 
-    def _digests(self, index: int) -> set[tuple[str, str]]:
+    def _digests(self, index: int) -> set[str]:
+        """Return the digests of the scorers that came to a verdict on a trial."""
         scores = self.record.ledger.row(index).scores or {}
-        return {(name, verdict.digest) for name, verdict in scores.items()}
+        return {verdict.digest for verdict in scores.values() if verdict.value is not None}
 
     async def take(self, trial: PlannedTrial, run: OpenRun, scoring: Scoring) -> None:
         """Record a trial's attempt in another run as it was, and score it where it was not.
@@ -62,7 +63,8 @@ class Source:
         events = await anyio.to_thread.run_sync(self._read, index)
         await anyio.to_thread.run_sync(self._copy_artifacts, events, run.folder)
         recorder = run.recorder(trial, run.ledger.row(trial.index).attempts + 1)
-        wanted = {(scorer.name, scorer.digest) for scorer in scoring.scorers}
+        known = self._digests(index)
+        verdicts: dict[str, dict[str, Any]] = {}
         finished: Mapping[str, Any] = {}
         for event in events:
             data = dict(event.data)
@@ -73,11 +75,15 @@ class Source:
             elif event.type == "attempt.finished":
                 finished = data
                 continue
-            elif event.type == "score" and (data["scorer"], data["digest"]) not in wanted:
+            elif event.type == "score":
+                verdicts[data["digest"]] = data
                 continue
             _note(recorder, event.type, data)
-        known = frozenset(digest for _, digest in self._digests(index) & wanted)
-        await scoring.score(trial.sample, recorder, trial.condition.label, known=known)
+        for scorer in scoring.scorers:
+            if scorer.digest in known:  # the same scorer, perhaps by another name
+                recorder.note("score", **{**verdicts[scorer.digest], "scorer": scorer.name})
+        await recorder.commit()  # so that no grader is asked for an answer that was taken over
+        await scoring.score(trial, recorder, known=known)
         seconds = events[-1].monotonic - events[0].monotonic
         await recorder.durable("attempt.finished", **{"total_time": seconds, **finished})
 
