@@ -207,6 +207,16 @@ async def test_answers_are_replayed_after_cancelling(bench: BatchBench, asked: A
     assert [event.attempt for event in events if event.type == "attempt.started"] == [
         *(1, 1, 2, 1, 1, 1, 1)
     ]
+    place = result.export(bench.folder / "out")
+    told = [json.loads(line) for line in (place / "attempts.jsonl").read_text().splitlines()]
+    keys = [trial.key for trial in result.trials]
+    assert [(keys.index(each["trial"]), each["attempt"], each["state"]) for each in told] == [
+        *((0, 1, "completed"), (1, 1, "cancelled"), (1, 2, "completed")),
+        *((index, 1, "completed") for index in range(2, 6)),
+    ]
+    first, second = told[1:3]
+    assert [call["result"] for call in first["tool_calls"]] == ["one"]
+    assert [call["result"] for call in second["tool_calls"]] == ["one", "two"]
 
 
 async def test_infrastructure_that_fails_is_tried_again_and_never_scored(
