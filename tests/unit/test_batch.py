@@ -392,6 +392,20 @@ async def test_a_scorer_that_was_renamed_judges_nothing_again_and_one_that_faile
     assert len(asked.calls) == 2
 
 
+async def test_a_corrected_target_is_judged_anew_and_asks_no_model(
+    bench: BatchBench, asked: Asked
+) -> None:
+    first = await bench.run(ECHO)
+    rows = [{**ROWS[0], "target": "say z"}, {**ROWS[1], "metadata": {"more": 1}}, *ROWS[2:]]
+    corrected, choice = {**ECHO, "dataset": rows}, Choice(reuse=first.id)
+    batches = bench.batches
+    told = await batches.preview(await batches.plan(corrected, choice), choice)
+    assert (told.reused, told.rescored, told.to_run) == (6, 2, 0)
+    second = await bench.run(corrected, reuse=first.id)
+    assert [row["score.exact"] for row in table(second)] == ["0.0", *["1.0"] * 5]
+    assert len(asked.calls) == 6
+
+
 async def test_one_changed_prompt_runs_only_its_cells(bench: BatchBench, asked: Asked) -> None:
     base = {"model": "mock/echo", "dataset": ROWS}
     first = await bench.run({**base, "grid": {"prompt": ["A {input}", "B {input}"]}})

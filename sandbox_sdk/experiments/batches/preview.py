@@ -85,7 +85,7 @@ def preview(
                 continue
         elif source is not None and trial.key in source:
             reused += 1
-            judging = source.unscored_by(trial.key, plan.batch.scorers)
+            judging = source.unscored_by(trial, plan.batch.scorers)
             rescored += bool(judging)
             calls.update(_gradings(trial, judging, models))
             continue
