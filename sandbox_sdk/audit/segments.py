@@ -285,10 +285,18 @@ class Segments:
     def _begin(self, first: int, replaces: Mapping[str, object] | None = None) -> None:
         """Make a segment, or fill one that was left empty."""
         self._open_at(segment_path(self.folder, first), os.O_CREAT | os.O_TRUNC)
-        sync_folder(self.folder)
-        stood = [each.hex() for each in self.tree.frontier]
-        data = {"size": self.tree.size, "frontier": stood}
-        self.append([Entry(type=SEGMENT, data=data | ({"replaces": replaces} if replaces else {}))])
+        data: dict[str, object] = {
+            "size": self.tree.size,
+            "frontier": [each.hex() for each in self.tree.frontier],
+        }
+        if replaces:
+            data["replaces"] = replaces
+        try:
+            sync_folder(self.folder)
+            self.append([Entry(type=SEGMENT, data=data)])
+        except BaseException:
+            self.close()  # so that the next look begins it anew
+            raise
 
     def _open_at(self, path: Path, flags: int = 0) -> None:
         flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -91,6 +91,7 @@ class Writer:
         self._told = told
         self._waiting: deque[_Waiting] = deque()
         self._dropped = 0
+        self._is_open = False
         self._wake = threading.Event()
         self._now = threading.Event()
         self._closing = False
@@ -191,7 +192,7 @@ class Writer:
         """
         if self._key is None:
             self._key = self._find_key()
-        if self._segments.origin:
+        if self._is_open:
             self._segments.catch_up({})
             return
         here = _read_checkpoint(self._segments, self._key)
@@ -205,6 +206,7 @@ class Writer:
                 known[self._known.size] = self._known.root
         self._segments.catch_up(known, replaces=replaces)
         self._opened(self._segments.origin, self._key)
+        self._is_open = True
 
     def _write(self, batch: list[_Waiting]) -> None:
         dropped, self._dropped = self._dropped, 0

@@ -153,7 +153,12 @@ def test_an_event_nobody_waits_for_is_there_soon_with_others_in_one_sync(
     bench.write(1)
     syncs: list[int] = []
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(fd), real(fd))[1])
+
+    def sync(descriptor: int) -> None:
+        syncs.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
     for number in range(5):
         bench.writer.submit(Entry(type="test.event", data={"number": number}))
     assert not syncs
@@ -186,6 +191,46 @@ def test_a_disk_that_fails_is_told_and_what_was_to_be_written_is_written_later(
     bench.writer.close()
     assert check(tmp_path).ok
     assert len([line for line in lines(tmp_path) if line.type == "test.event"]) == 4
+
+
+def test_a_log_whose_first_write_fails_is_begun_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench = Bench(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        for _ in range(2):
+            with pytest.raises(StateError):
+                bench.write(1)
+    bench.writer.close()
+    assert check(tmp_path).ok
+    assert [line.type for line in lines(tmp_path)][1:3] == ["test.event"] * 2
+
+
+def test_a_segment_whose_first_write_fails_is_begun_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, Pace(events=7, segment_bytes=2000))
+    real = os.pwrite
+
+    def fail(descriptor: int, data: bytes, offset: int) -> int:
+        if b"audit.segment" in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data, offset)
+
+    bench.write(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        bench.write(10)
+        wait_for(lambda: bench.writer.failure)
+    wait_for(lambda: bench.writer.failure is None)
+    bench.write(10)
+    bench.writer.close()
+    assert check(tmp_path).ok
+    assert len(segment_paths(bench.folder)) > 1
 
 
 def test_a_sync_that_fails_leaves_none_of_its_lines(

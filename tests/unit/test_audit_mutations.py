@@ -57,7 +57,7 @@ def edit(lines: Lines, rng: random.Random) -> int | None:
     line = bytearray(lines[path][place])
     at = rng.randrange(len(line) - 1)
     line[at] ^= 1 << rng.randrange(7)
-    if line[at : at + 1] == b"\n":
+    if line[at] == ord("\n"):
         line[at] = ord("x")
     lines[path][place] = bytes(line)
     return number
