@@ -59,15 +59,15 @@ class Actor:
     pid: int | None = None
     tenant: str | None = None
 
-    @classmethod
-    def local(cls) -> Self:
+    @staticmethod
+    def local() -> Actor:
         """Return this process and its user."""
-        uid = os.geteuid()
-        return cls(method="local", name=_user_name(uid), uid=uid, pid=os.getpid())
+        return _local(os.geteuid(), os.getpid())
 
     def to_json(self) -> dict[str, object]:
         """Return what is known of it."""
-        return {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        known = {name: getattr(self, name) for name in ("method", "name", "uid", "pid", "tenant")}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 # Any: an event's data is JSON, whose shape its type decides.
@@ -195,26 +195,25 @@ def digest(content: Content) -> dict[str, object]:
 
 
 @cache
-def _user_name(uid: int) -> str:
+def _local(uid: int, pid: int) -> Actor:
     try:
-        return pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:  # a container's user often has no entry
-        return f"uid {uid}"
+        name = f"uid {uid}"
+    return Actor(method="local", name=name, uid=uid, pid=pid)
 
 
 def _clean(value: Any, secrets: Collection[str]) -> Any:
     """Return JSON without known secrets, its texts and lists cut to a length that fits a line."""
-    match value:
-        case str():
-            for secret in secrets:
-                value = value.replace(secret, _REDACTED)
-            return value[:_LONGEST_TEXT]
-        case Actor():
-            return _clean(value.to_json(), secrets)
-        case Mapping():
-            pairs = list(cast("Mapping[object, Any]", value).items())[:_LONGEST_LIST]
-            return {_clean(str(key), secrets): _clean(each, secrets) for key, each in pairs}
-        case list() | tuple():
-            return [_clean(each, secrets) for each in cast("Sequence[Any]", value)[:_LONGEST_LIST]]
-        case _:
-            return value
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _REDACTED)
+        return value[:_LONGEST_TEXT]
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Actor):
+        return _clean(value.to_json(), secrets)
+    if isinstance(value, dict):
+        pairs = list(cast("dict[object, Any]", value).items())[:_LONGEST_LIST]
+        return {_clean(str(key), secrets): _clean(each, secrets) for key, each in pairs}
+    return [_clean(each, secrets) for each in cast("Sequence[Any]", value)[:_LONGEST_LIST]]

@@ -239,8 +239,13 @@ class AuditLog:
                 return old or text
             return text
 
-        await self._notes.change_note(NOTES, NEWEST, newer)
-        self._remembered = newest
+        try:
+            await self._notes.change_note(NOTES, NEWEST, newer)
+        except SandboxError as error:
+            # The next checkpoint says all that this one does.
+            log.warning("audit.not_remembered", extra={"reason": error.message})
+        else:
+            self._remembered = newest
 
     def _tell(self, failure: SandboxError | None) -> None:
         if failure is None:

@@ -17,6 +17,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import attrs
@@ -54,7 +55,8 @@ class _Open:
     descriptor: int
     inode: int
     first: int
-    size: int
+    size: int = 0
+    began: float = 0.0
 
 
 class Segments:
@@ -152,6 +154,8 @@ class Segments:
             data += line
             if entry.type == CHECKPOINT:
                 covered = tree.size
+            elif entry.type == SEGMENT:
+                opened.began = entry.time
         try:
             written = 0
             while written < len(data):
@@ -169,6 +173,11 @@ class Segments:
     def size(self) -> int:
         """Bytes of the segment that is appended to."""
         return self._writable().size
+
+    @property
+    def began(self) -> float:
+        """When the segment that is appended to began, in seconds since the epoch."""
+        return self._writable().began
 
     @property
     def paths(self) -> list[Path]:
@@ -251,7 +260,7 @@ class Segments:
     def _take(self, line: bytes) -> None:
         try:
             parsed = Line.parse(line)
-        except IntegrityError:
+        except (IntegrityError, ValueError):
             raise self._wrong(f"is damaged at line {self.tree.size + 1} of the log") from None
         expected = (self.origin, self.tree.size + 1, self._previous)
         if (parsed.source, parsed.sequence, parsed.previous) != expected:
@@ -260,6 +269,8 @@ class Segments:
         self._previous = line_hash(line)
         if parsed.type == CHECKPOINT:
             self.covered = self.tree.size
+        elif parsed.type == SEGMENT:
+            self._writable().began = datetime.fromisoformat(parsed.time).timestamp()
 
     def _check(self, known: Mapping[int, bytes]) -> None:
         if known.get(self.tree.size, self.tree.root) != self.tree.root:
@@ -301,7 +312,7 @@ class Segments:
     def _open_at(self, path: Path, flags: int = 0) -> None:
         flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
-        self._open = _Open(path, descriptor, os.fstat(descriptor).st_ino, int(path.stem), 0)
+        self._open = _Open(path, descriptor, os.fstat(descriptor).st_ino, int(path.stem))
 
     def _writable(self) -> _Open:
         if self._open is None:

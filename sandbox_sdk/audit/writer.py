@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -27,6 +28,9 @@ MOST_WAITING = 10_000
 
 LINGER_SECONDS = 0.02
 """How long an event that nobody waits for waits for others."""
+
+SEGMENT_SECONDS = 86400.0
+"""Age at which a new segment begins, where old ones are removed."""
 
 _RETRY_SECONDS = 1.0
 
@@ -90,6 +94,7 @@ class Writer:
         self._opened = opened
         self._told = told
         self._waiting: deque[_Waiting] = deque()
+        self._pid = os.getpid()
         self._dropped = 0
         self._is_open = False
         self._wake = threading.Event()
@@ -101,7 +106,12 @@ class Writer:
         self._thread.start()
 
     def submit(self, entry: Entry) -> None:
-        """Have an event written soon; returns at once."""
+        """Have an event written soon; returns at once.
+
+        Raises:
+            StateError: This is a child of the process that made it.
+        """
+        self._check_process()
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
@@ -114,7 +124,11 @@ class Writer:
 
         Returns:
             Its outcome: ``None`` once it is on the disk, or the ``SandboxError`` for why it is not.
+
+        Raises:
+            StateError: This is a child of the process that made it.
         """
+        self._check_process()
         waiting = _Waiting(entry, Future())
         self._waiting.append(waiting)
         self._now.set()
@@ -127,6 +141,13 @@ class Writer:
         self._now.set()
         self._wake.set()
         self._thread.join()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StateError(
+                f"this client was made by process {self._pid} before a fork and cannot be used in "
+                f"its child {os.getpid()}; make a new client there"
+            )
 
     def _work(self) -> None:
         while True:
@@ -225,12 +246,14 @@ class Writer:
         segments, pace = self._segments, self._pace
         unsigned = segments.tree.size - segments.covered
         full = segments.size >= pace.segment_bytes
+        if pace.keep_days is not None:  # else a log that grows slowly would keep all of its lines
+            full |= time.time() >= segments.began + SEGMENT_SECONDS
         if unsigned and self._since is None:
             self._since = time.monotonic()
         late = self._since is not None and time.monotonic() >= self._since + pace.seconds
         if unsigned and (closing or full or late or unsigned >= pace.events):
             self._sign()
-        if full:
+        if full and not closing:  # so that a checkpoint is the last line
             segments.rotate()
             if pace.keep_days is not None and prune(segments, pace.keep_days, time.time()):
                 self._sign()

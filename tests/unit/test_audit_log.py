@@ -401,6 +401,35 @@ def test_segments_go_when_a_new_one_begins(tmp_path: Path) -> None:
     assert len(segment_paths(bench.folder)) == 1
 
 
+def test_a_segment_ends_after_a_day_where_old_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    for keep_days in (None, 9):
+        bench = Bench(tmp_path, Pace(keep_days=keep_days))
+        bench.write(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: now + 86_401)
+            bench.write(1)
+            bench.writer.close()
+        found = check(tmp_path)
+        assert (found.status, found.signed) == ("verified", found.last)
+        assert (len(segment_paths(bench.folder)) > 1) == (keep_days is not None)
+
+
+def test_a_forked_child_is_told_and_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.write(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        for submit in (bench.writer.submit, bench.writer.submit_now):
+            with pytest.raises(StateError, match="before a fork"):
+                submit(Entry(type="test.event"))
+    bench.writer.close()
+
+
 def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.write(1)
