@@ -52,10 +52,14 @@ class PlainSandboxes:
             self.open -= 1
 
     @asynccontextmanager
-    async def fresh(self, **options: object) -> AsyncGenerator[PlainWorkplace]:
-        """Make a folder."""
+    async def fresh(
+        self, *, files: Mapping[str, str | bytes], **options: object
+    ) -> AsyncGenerator[PlainWorkplace]:
+        """Make a folder that holds the files."""
         async with self.start(await self.prepare({})) as workplace:
             await workplace.setup()
+            for path, content in files.items():
+                await workplace.files.write(path, content)
             yield workplace
 
     def of_run(self, run: str) -> PlainSandboxes:
