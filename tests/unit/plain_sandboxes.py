@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from plain_workplace import PlainWorkplace
@@ -52,10 +52,9 @@ class PlainSandboxes:
             self.open -= 1
 
     @asynccontextmanager
-    async def fresh(
-        self, *, files: Mapping[str, str | bytes], **options: object
-    ) -> AsyncGenerator[PlainWorkplace]:
+    async def fresh(self, **options: object) -> AsyncGenerator[PlainWorkplace]:
         """Make a folder that holds the files."""
+        files = cast("Mapping[str, str | bytes]", options.get("files", {}))
         async with self.start(await self.prepare({})) as workplace:
             await workplace.setup()
             for path, content in files.items():
