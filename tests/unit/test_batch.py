@@ -392,6 +392,20 @@ async def test_a_scorer_that_was_renamed_judges_nothing_again_and_one_that_faile
     assert len(asked.calls) == 2
 
 
+async def test_an_artifact_too_large_for_scorers_is_told_and_crowds_out_no_other(
+    bench: BatchBench, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox_sdk.experiments.batches.scoring._LARGEST_ARTIFACTS", 1 << 20)
+    config = steps(call("head -c 2M /dev/zero > a; echo right > b"), "done", artifacts=["*"])
+    scorer = {"type": "command", "command": "test -e a || grep right b"}
+    result = await bench.run({**config, "dataset": ROWS[:1], "scorers": [scorer]})
+    (score,) = result.scores
+    assert score.estimate.mean == 1
+    whole = result.trials[0].result
+    assert whole is not None
+    assert "artifacts of more than 1 MiB together: scorers did not get 'a'" in whole.warnings
+
+
 async def test_a_corrected_target_is_judged_anew_and_asks_no_model(
     bench: BatchBench, asked: Asked
 ) -> None:
@@ -410,9 +424,13 @@ async def test_one_changed_prompt_runs_only_its_cells(bench: BatchBench, asked: 
     base = {"model": "mock/echo", "dataset": ROWS}
     first = await bench.run({**base, "grid": {"prompt": ["A {input}", "B {input}"]}})
     assert len(asked.calls) == 12
-    second = await bench.run(
-        {**base, "grid": {"prompt": ["A {input}", "C {input}"]}}, reuse=first.id
+    changed, choice = (
+        {**base, "grid": {"prompt": ["A {input}", "C {input}"]}},
+        Choice(reuse=first.id),
     )
+    told = await bench.batches.preview(await bench.batches.plan(changed, choice), choice)
+    assert (told.reused, told.to_run, told.by_condition) == (6, 6, {"prompt=#2": 6})
+    second = await bench.run(changed, reuse=first.id)
     assert len(asked.calls) == 18
     assert all(text.startswith("C ") for text, _ in asked.calls[12:])
     assert second.counted == 12

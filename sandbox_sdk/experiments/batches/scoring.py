@@ -15,9 +15,9 @@ from sandbox_sdk.experiments.records.artifacts import artifact_path
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.scorers import Score, Scorer, Submission, scored
-from sandbox_sdk.values import Sandboxes
+from sandbox_sdk.values import MIB, Sandboxes
 
-_LARGEST_ARTIFACTS = 64 * 1024 * 1024
+_LARGEST_ARTIFACTS = 64 * MIB
 
 
 class Scoring:
@@ -62,6 +62,10 @@ class Scoring:
         artifacts: dict[str, bytes] = {}
         if recorder.collected:
             artifacts = await anyio.to_thread.run_sync(_read, self._run.folder, recorder.collected)
+            if left_out := [a["path"] for a in recorder.collected if a["path"] not in artifacts]:
+                shown = ", ".join(map(repr, left_out[:5])) + ", ..." * (len(left_out) > 5)
+                said = f"artifacts of more than {_LARGEST_ARTIFACTS // MIB} MiB together"
+                recorder.note("warning", text=f"{said}: scorers did not get {shown}")
         submission = Submission(
             output=recorder.output,
             sample=trial.sample,
@@ -80,10 +84,10 @@ def _read(folder: Path, collected: Sequence[Mapping[str, Any]]) -> dict[str, byt
     """Return the files that an attempt declared, as far as they fit into memory."""
     found: dict[str, bytes] = {}
     left = _LARGEST_ARTIFACTS
-    for artifact in collected:
+    for artifact in sorted(collected, key=lambda each: each["size_bytes"]):
         left -= artifact["size_bytes"]
         if left < 0:
-            break
+            break  # the largest are left out, so that one cannot crowd out all others
         try:
             found[artifact["path"]] = artifact_path(folder, artifact["sha256"]).read_bytes()
         except OSError as error:
