@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import secrets
 import time
@@ -182,6 +183,7 @@ class Watcher:
         """
         if self._must:
             self._auditor.log.check()
+            about = {name: _veiled(name, each) for name, each in about.items()}
         return Watched(self._auditor, self._sandbox_id, what, content, about)
 
 
@@ -246,6 +248,13 @@ class Watched:
     def _emit(self, when: str, data: Mapping[str, Any], content: Content | None) -> None:
         emit = self._auditor._emit  # pyright: ignore[reportPrivateUsage] - its other half
         emit(f"{self._what}.{when}", self._sandbox, data, content)
+
+
+def _veiled(name: str, value: Any) -> Any:
+    """Return a path as its SHA-256: where workspaces are sealed, so are the names in them."""
+    if name not in ("path", "target"):
+        return value
+    return f"sha256:{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def outcome(ended: Ended) -> dict[str, object]:
