@@ -9,9 +9,7 @@ it may come from others.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,26 +20,10 @@ import attrs
 from sandbox_sdk.errors import ConfigError, ReplayMiss
 from sandbox_sdk.experiments.cassette_file import CassetteFile, Entry, damaged
 from sandbox_sdk.experiments.config import CacheMode
-from sandbox_sdk.experiments.models.base import ModelOutput, ModelProvider, ModelRequest
+from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.experiments.records.redaction import REDACTED, Redactor, looks_secret
 from sandbox_sdk.wire import from_json
-
-_place: ContextVar[str] = ContextVar("sandbox_sdk_trial", default="")
-
-
-@contextmanager
-def calls_of(trial: str) -> Generator[None]:
-    """Say whose calls are made inside, for providers that ``Cassette.replaying`` returned.
-
-    Args:
-        trial: The trial's key; with more words where others than its own model are asked.
-    """
-    token = _place.set(trial)
-    try:
-        yield
-    finally:
-        _place.reset(token)
 
 
 @attrs.frozen(kw_only=True)
@@ -125,13 +107,6 @@ class Cassette:
         async with self._writing:
             await anyio.to_thread.run_sync(self._file.append, entry)
 
-    def replaying(self, provider: ModelProvider) -> ModelProvider:
-        """Return a provider that answers from the cassette and asks another by its mode.
-
-        Whose calls they are is said with ``calls_of``.
-        """
-        return _Replaying(self, provider)
-
     async def _load(self) -> None:
         async with self._writing:
             if not self._loaded:
@@ -165,43 +140,6 @@ class Cassette:
             }
         )
         return asked
-
-
-class _Replaying:
-    """A provider in front of which a cassette stands."""
-
-    def __init__(self, cassette: Cassette, provider: ModelProvider) -> None:
-        self._cassette = cassette
-        self._provider = provider
-
-    @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self._provider.name
-
-    @property
-    def supports_tools(self) -> bool:
-        """Whether the provider's models can be expected to use tools."""
-        return self._provider.supports_tools
-
-    async def check(self, request: ModelRequest) -> None:
-        """Go on if the model can be called, or need not be."""
-        if self._cassette.mode != "replay":
-            await self._provider.check(request)
-
-    async def generate(self, request: ModelRequest) -> ModelOutput:
-        """Return the recorded answer, or ask and record."""
-        trial = _place.get()
-        recorded = await self._cassette.find(self.name, request, trial)
-        if recorded is not None:
-            return recorded.output
-        output = await self._provider.generate(request)
-        await self._cassette.keep(self.name, request, trial, output)
-        return output
-
-    async def aclose(self) -> None:
-        """Release the provider's connections."""
-        await self._provider.aclose()
 
 
 def _key(asked: Mapping[str, Any], trial: str, call: int) -> str:

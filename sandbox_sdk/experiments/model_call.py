@@ -48,6 +48,7 @@ class ModelCaller:
         past: Answers that were bought by an earlier attempt of the same trial.
         role: What the calls are for, such as ``grader``, where they are not the attempt's own: they
             are journalled with it, and in no count of the attempt.
+        key: With a role, what the answer is known by whichever trial asks.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ModelCaller:
         *,
         past: PaidAnswers | None = None,
         role: str | None = None,
+        key: str | None = None,
     ) -> None:
         self._provider = provider
         self._policy = policy
@@ -69,8 +71,10 @@ class ModelCaller:
         self._spending = spending
         self._cassette = cassette
         self._past = past
-        self._trial = recorder.trial if role is None else f"{recorder.trial}/{role}"
-        self._role = {} if role is None else {"role": role}
+        self._shared = key is not None
+        self._trial = recorder.trial if role is None else f"{role}/{key or recorder.trial}"
+        told = {"role": role, "key": key}
+        self._role = {name: value for name, value in told.items() if value is not None}
 
     async def ask(self, request: ModelRequest) -> ModelOutput:
         """Return the model's answer.
@@ -101,7 +105,9 @@ class ModelCaller:
         if self._cassette is None:
             return None
         try:
-            found = await self._cassette.find(self._provider.name, request, self._trial)
+            found = await self._cassette.find(
+                self._provider.name, self._filed(request), self._trial
+            )
         except ReplayMiss as miss:
             raise Stopped(_model_failure(miss, first=request.call == 1)) from None
         if found is None:
@@ -136,8 +142,14 @@ class ModelCaller:
         self._note_answer(request, identity, output, charge, duration)
         await self._recorder.commit()
         if self._cassette is not None:
-            await self._cassette.keep(self._provider.name, request, self._trial, output)
+            await self._cassette.keep(
+                self._provider.name, self._filed(request), self._trial, output
+            )
         return output
+
+    def _filed(self, request: ModelRequest) -> ModelRequest:
+        """Return the request as a cassette knows it: what trials share has no number in one."""
+        return attrs.evolve(request, call=1) if self._shared else request
 
     async def _send(self, request: ModelRequest) -> tuple[ModelOutput, float]:
         """Return the answer and the seconds it took, without waits; tried again by the policy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from plain_workplace import PlainWorkplace
@@ -53,9 +53,12 @@ class PlainSandboxes:
 
     @asynccontextmanager
     async def fresh(self, **options: object) -> AsyncGenerator[PlainWorkplace]:
-        """Make a folder."""
+        """Make a folder that holds the files."""
+        files = cast("Mapping[str, str | bytes]", options.get("files", {}))
         async with self.start(await self.prepare({})) as workplace:
             await workplace.setup()
+            for path, content in files.items():
+                await workplace.files.write(path, content)
             yield workplace
 
     def of_run(self, run: str) -> PlainSandboxes:

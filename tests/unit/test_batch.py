@@ -20,7 +20,9 @@ from blockbuster import blockbuster_ctx
 from plain_sandboxes import BatchBench
 
 from sandbox_sdk.errors import AdmissionTimeout, ConfigError, SandboxBusy, SandboxNotFound
+from sandbox_sdk.experiments.batches import batch_run
 from sandbox_sdk.experiments.batches.batch_run import BatchRun
+from sandbox_sdk.experiments.batches.choice import Choice
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.records.journal import read_events
@@ -138,6 +140,27 @@ async def test_a_finished_run_is_returned_and_a_new_one_only_on_request(
     assert [info.id for info in bench.batches.every()] == [first.id, other.id]
 
 
+async def test_a_run_that_was_killed_before_its_tables_has_them_at_the_next_call(
+    bench: BatchBench, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last attempt is recorded, and the process ends before anything is made of it."""
+
+    def killed(record: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_run, "write_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await bench.run(ECHO)
+    (run,) = (bench.folder / "runs").glob("run_*")
+    assert not (run / "outcomes.csv").exists()
+    result = await bench.run(ECHO)
+    assert (result.folder, result.status, result.kept) == (run, "complete", 6)
+    assert [row["state"] for row in table(result)] == ["completed"] * 6
+    assert len(asked.calls) == 6
+    assert "is finished" in (await bench.run(ECHO)).notices[0]
+
+
 async def test_a_caller_who_gives_up_finds_all_that_was_done_by_then(
     bench: BatchBench, asked: Asked
 ) -> None:
@@ -184,6 +207,16 @@ async def test_answers_are_replayed_after_cancelling(bench: BatchBench, asked: A
     assert [event.attempt for event in events if event.type == "attempt.started"] == [
         *(1, 1, 2, 1, 1, 1, 1)
     ]
+    place = result.export(bench.folder / "out")
+    told = [json.loads(line) for line in (place / "attempts.jsonl").read_text().splitlines()]
+    keys = [trial.key for trial in result.trials]
+    assert [(keys.index(each["trial"]), each["attempt"], each["state"]) for each in told] == [
+        *((0, 1, "completed"), (1, 1, "cancelled"), (1, 2, "completed")),
+        *((index, 1, "completed") for index in range(2, 6)),
+    ]
+    first, second = told[1:3]
+    assert [call["result"] for call in first["tool_calls"]] == ["one"]
+    assert [call["result"] for call in second["tool_calls"]] == ["one", "two"]
 
 
 async def test_infrastructure_that_fails_is_tried_again_and_never_scored(
@@ -316,8 +349,6 @@ async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: A
     calls, made = len(asked.calls), bench.sandboxes.made
     other = {**config, "scorers": ["exact", {"type": "includes", "name": "holds"}]}
     batches = bench.batches
-    from sandbox_sdk.experiments.batches.choice import Choice
-
     choice = Choice(reuse=first.id)
     told = await batches.preview(await batches.plan(other, choice), choice)
     assert (told.reused, told.rescored, told.to_run, told.spend.calls) == (6, 6, 0, 0)
@@ -338,13 +369,68 @@ async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: A
     assert told.to_run == 6
 
 
+async def test_a_scorer_that_was_renamed_judges_nothing_again_and_one_that_failed_does(
+    bench: BatchBench, asked: Asked
+) -> None:
+    failing = {"type": "command", "command": "exit 127", "name": "old"}
+    config = {**ECHO, "dataset": ROWS[:2], "scorers": [{"type": "exact", "name": "one"}, failing]}
+    first = await bench.run(config)
+    made = bench.sandboxes.made
+    assert [score.told for score in first.scores] == ["2 of 2", "0 of 2, 2 unscored"]
+    renamed = [{"type": "exact", "name": name} for name in ("two", "three")]
+    batches, choice = bench.batches, Choice(reuse=first.id)
+    told = await batches.preview(await batches.plan({**config, "scorers": renamed}, choice), choice)
+    assert (told.reused, told.rescored) == (2, 0)
+    second = await bench.run({**config, "scorers": renamed}, reuse=first.id)
+    assert [(score.scorer, score.told) for score in second.scores] == [
+        ("two", "2 of 2"),
+        ("three", "2 of 2"),
+    ]
+    assert bench.sandboxes.made == made
+    await bench.run({**config, "scorers": [{**failing, "name": "new"}]}, reuse=first.id)
+    assert bench.sandboxes.made == made + 2, "a scorer that failed came to no verdict to be kept"
+    assert len(asked.calls) == 2
+
+
+async def test_an_artifact_too_large_for_scorers_is_told_and_crowds_out_no_other(
+    bench: BatchBench, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox_sdk.experiments.batches.scoring._LARGEST_ARTIFACTS", 1 << 20)
+    config = steps(call("head -c 2M /dev/zero > a; echo right > b"), "done", artifacts=["*"])
+    scorer = {"type": "command", "command": "test -e a || grep right b"}
+    result = await bench.run({**config, "dataset": ROWS[:1], "scorers": [scorer]})
+    (score,) = result.scores
+    assert score.estimate.mean == 1
+    whole = result.trials[0].result
+    assert whole is not None
+    assert "artifacts of more than 1 MiB together: scorers did not get 'a'" in whole.warnings
+
+
+async def test_a_corrected_target_is_judged_anew_and_asks_no_model(
+    bench: BatchBench, asked: Asked
+) -> None:
+    first = await bench.run(ECHO)
+    rows = [{**ROWS[0], "target": "say z"}, {**ROWS[1], "metadata": {"more": 1}}, *ROWS[2:]]
+    corrected, choice = {**ECHO, "dataset": rows}, Choice(reuse=first.id)
+    batches = bench.batches
+    told = await batches.preview(await batches.plan(corrected, choice), choice)
+    assert (told.reused, told.rescored, told.to_run) == (6, 2, 0)
+    second = await bench.run(corrected, reuse=first.id)
+    assert [row["score.exact"] for row in table(second)] == ["0.0", *["1.0"] * 5]
+    assert len(asked.calls) == 6
+
+
 async def test_one_changed_prompt_runs_only_its_cells(bench: BatchBench, asked: Asked) -> None:
     base = {"model": "mock/echo", "dataset": ROWS}
     first = await bench.run({**base, "grid": {"prompt": ["A {input}", "B {input}"]}})
     assert len(asked.calls) == 12
-    second = await bench.run(
-        {**base, "grid": {"prompt": ["A {input}", "C {input}"]}}, reuse=first.id
+    changed, choice = (
+        {**base, "grid": {"prompt": ["A {input}", "C {input}"]}},
+        Choice(reuse=first.id),
     )
+    told = await bench.batches.preview(await bench.batches.plan(changed, choice), choice)
+    assert (told.reused, told.to_run, told.by_condition) == (6, 6, {"prompt=#2": 6})
+    second = await bench.run(changed, reuse=first.id)
     assert len(asked.calls) == 18
     assert all(text.startswith("C ") for text, _ in asked.calls[12:])
     assert second.counted == 12

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from blockbuster import blockbuster_ctx
 from openai_server import ScriptedServer, says, scripted_server
 from plain_workplace import PlainWorkplace
 
 from sandbox_sdk.errors import ConfigError, ReplayMiss, StateError
-from sandbox_sdk.experiments.cassette import Cassette, calls_of
+from sandbox_sdk.experiments.cassette import Cassette
 from sandbox_sdk.experiments.models.base import ModelRequest
 from sandbox_sdk.experiments.models.mock import MockProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
@@ -132,21 +133,15 @@ async def test_a_miss_is_an_error_with_how_the_nearest_call_differs(bench: Bench
 
 async def test_repeats_and_calls_never_share_an_answer(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path / "tape.jsonl", "use")
-    calls = 0
-
-    class Counting(MockProvider):
-        async def generate(self, request: ModelRequest) -> Any:
-            nonlocal calls
-            calls += 1
-            return await super().generate(request)
-
-    provider = cassette.replaying(Counting())
     request = ModelRequest(model="echo", messages=({"role": "user", "content": "x"},))
-    for trial in ("repeat 1", "repeat 2", "repeat 1"):
-        with calls_of(trial):
-            assert (await provider.generate(request)).text == "x"
-    assert calls == 2
-    assert (provider.name, provider.supports_tools) == ("mock", True)
+    output = await MockProvider().generate(request)
+    await cassette.keep("mock", request, "repeat 1", output)
+    second = attrs.evolve(request, call=2)
+    found = [
+        await cassette.find("mock", asked, trial)
+        for asked, trial in ((request, "repeat 1"), (request, "repeat 2"), (second, "repeat 1"))
+    ]
+    assert [each is not None for each in found] == [True, False, False]
 
 
 async def test_ids_that_a_provider_makes_up_do_not_decide(tmp_path: Path) -> None:

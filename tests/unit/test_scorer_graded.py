@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -25,11 +26,13 @@ class Asked:
         self._models = ModelRegistry(environ={})
         self._known: dict[str, ModelOutput] = {}
 
-    async def grade(self, model: str, request: ModelRequest, *, key: str) -> ModelOutput:
+    async def grade(
+        self, config: ExperimentConfig, messages: Sequence[Mapping[str, Any]], *, key: str
+    ) -> ModelOutput:
         if key not in self._known:
-            self.requests.append(request)
-            provider, named = self._models.request(ExperimentConfig(model=model, prompt="-"))
-            self._known[key] = await provider.generate(attrs.evolve(request, model=named.model))
+            provider, request = self._models.request(config)
+            self.requests.append(attrs.evolve(request, messages=tuple(messages)))
+            self._known[key] = await provider.generate(self.requests[-1])
         return self._known[key]
 
 

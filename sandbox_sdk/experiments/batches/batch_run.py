@@ -217,16 +217,19 @@ class BatchRun:
             )
 
     async def _conclude(self) -> None:
-        """Note the end and write the tables, as far as anything can be recorded."""
+        """Write the tables and note the end, as far as anything can be recorded.
+
+        In this order: a run whose end is noted has its tables, whenever its process was killed.
+        """
         try:
             if self._failure is None:
                 ledger = self.run.ledger
+                await anyio.to_thread.run_sync(write_tables, self._record)
                 await self.run.note(
                     "run.finished",
                     status="complete" if ledger.done == len(self.run.plan) else "partial",
                     reasons=list(self._notices),
                 )
-                await anyio.to_thread.run_sync(write_tables, self._record)
         except (StateError, SandboxBusy) as error:
             self._degrade(error)
         finally:

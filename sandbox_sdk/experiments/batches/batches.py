@@ -16,6 +16,7 @@ from sandbox_sdk.experiments.batches.batch_config import BatchConfig
 from sandbox_sdk.experiments.batches.batch_run import BatchRun, record_of, result_of
 from sandbox_sdk.experiments.batches.choice import NEW, Choice
 from sandbox_sdk.experiments.batches.concurrency import Concurrency
+from sandbox_sdk.experiments.batches.graders import Grading, check_graders
 from sandbox_sdk.experiments.batches.places import FreshPlaces
 from sandbox_sdk.experiments.batches.plan import Plan, make_ready
 from sandbox_sdk.experiments.batches.preview import BatchPreview, preview
@@ -99,10 +100,13 @@ class Batches:
             for secret in condition.config.secrets:
                 self.models.redactor.add(secret)
         ready = await make_ready(batch, self.models, self.sandboxes)
-        asked = [each.config for each in batch.conditions if each.config.model is not None]
+        asked = [
+            ("batch", each.config) for each in batch.conditions if each.config.model is not None
+        ]
+        asked += await check_graders(batch, self.models)
         entries = [
-            BudgetedModel(path="batch", config=config, model=self.models.priced(config))
-            for config in asked
+            BudgetedModel(path=path, config=config, model=self.models.priced(config))
+            for path, config in asked
         ]
         check_budget(batch.budget, entries, _prices(batch))
         return await anyio.to_thread.run_sync(Plan, batch, ready)
@@ -154,7 +158,8 @@ class Batches:
             admission_timeout=batch.admission_timeout,
             scored_inside=any(scorer.needs_sandbox for scorer in batch.scorers),
         )
-        scoring = Scoring(run, batch.scorers, models=self.models, sandboxes=sandboxes, gate=gate)
+        grading = Grading(run, self.models, self.concurrency, gate)
+        scoring = Scoring(run, batch.scorers, grading=grading, sandboxes=sandboxes)
         notices: tuple[str, ...] = ()
         if resumed:
             left = len(run.plan) - run.kept
@@ -226,7 +231,8 @@ class Batches:
         failed = choice.retry_failed and any(
             row is not None and row.done and row.state in _RETRIED for row in ledger.rows
         )
-        return ledger.done == len(record.keys) and not failed
+        # One that was killed after its last trial has no tables yet: going on with it makes them.
+        return ledger.finished and ledger.done == len(record.keys) and not failed
 
 
 def _prices(batch: BatchConfig) -> Prices:

@@ -126,6 +126,10 @@ class Ticket:
             self.held = False
             self.slots.give(self)
 
+    def queue(self, provider: ModelProvider) -> ModelProvider:
+        """Return the provider with calls that wait for their place."""
+        return QueuedProvider(provider, self)
+
 
 class QueuedProvider:
     """A model provider whose calls wait for their place.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
-from sandbox_sdk.experiments.attempt import Wrap
-from sandbox_sdk.experiments.batches.concurrency import Concurrency, QueuedProvider, Ticket
+from sandbox_sdk.experiments.batches.concurrency import Concurrency, Ticket
 from sandbox_sdk.experiments.batches.plan import PlannedTrial
-from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.policies import Admission, SlotRequest, template_of
 from sandbox_sdk.values import Resources, Sandboxes, Workplace
@@ -50,8 +48,11 @@ class FreshPlaces:
         self._scored_inside = scored_inside
 
     @asynccontextmanager
-    async def place(self, trial: PlannedTrial) -> AsyncGenerator[Wrap | None, None]:
+    async def place(self, trial: PlannedTrial) -> AsyncGenerator[Ticket | None, None]:
         """Wait until the trial may start, and hold its place while the context lasts.
+
+        Yields:
+            Its place among its model's callers, if they are bounded.
 
         Raises:
             AdmissionTimeout: Other runs held all places for sandboxes for too long.
@@ -69,11 +70,7 @@ class FreshPlaces:
             ticket = Ticket(slots)
             await ticket.take()
             stack.callback(ticket.give)
-
-            def wrap(provider: ModelProvider) -> ModelProvider:
-                return QueuedProvider(provider, ticket)
-
-            yield wrap
+            yield ticket
 
     def workplace(self, trial: PlannedTrial) -> AbstractAsyncContextManager[Workplace | None]:
         """Make the sandbox of one attempt, not set up yet; ``None`` where none is needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -20,6 +21,8 @@ from sandbox_sdk.experiments.budgets.prices import Prices
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.ledger import OPEN_STATES
 from sandbox_sdk.experiments.records.run_record import RunRecord
+from sandbox_sdk.experiments.scorers import Scorer
+from sandbox_sdk.experiments.scorers.graded import graders_of
 from sandbox_sdk.experiments.tools.tool_kinds import tool_schemas
 from sandbox_sdk.values import AttemptState
 
@@ -38,7 +41,8 @@ class BatchPreview:
         rescored: Of them, those that a scorer would judge anew.
         to_run: Trials that would be run.
         by_condition: Label of a condition -> how many of its trials would be run.
-        spend: What these are expected to spend on models, if each makes one call.
+        spend: What is expected to be spent on models, if each trial that is run makes one call;
+            graders' calls are in it, of answers that are not known yet and so count no tokens.
     """
 
     planned: int
@@ -81,11 +85,14 @@ def preview(
                 continue
         elif source is not None and trial.key in source:
             reused += 1
-            rescored += source.unscored_by(trial.key, plan.batch.scorers)
+            judging = source.unscored_by(trial, plan.batch.scorers)
+            rescored += bool(judging)
+            calls.update(_gradings(trial, judging, models))
             continue
         by_condition[trial.condition.label] += 1
         if trial.config.model is not None:
             calls[_first_call(trial, models)] += 1
+        calls.update(_gradings(trial, plan.batch.scorers, models))
     planned = [
         PlannedTrials(trials=count, call=call, turns=turns)
         for (call, turns), count in calls.items()
@@ -100,6 +107,17 @@ def preview(
         by_condition=dict(by_condition),
         spend=estimate_spend(planned, prices),
     )
+
+
+def _gradings(
+    trial: PlannedTrial, scorers: Iterable[Scorer], models: ModelRegistry
+) -> Iterator[tuple[CallSize, int]]:
+    """Yield the calls that scorers make to judge a trial."""
+    for _, grader in graders_of(scorers):
+        config = grader.asking
+        messages = tuple(grader.first_messages(trial.sample))
+        request = attrs.evolve(models.request(config)[1], messages=messages)
+        yield call_size(models.priced(config), request), 1
 
 
 def _first_call(trial: PlannedTrial, models: ModelRegistry) -> tuple[CallSize, int]:

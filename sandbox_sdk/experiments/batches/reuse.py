@@ -12,12 +12,15 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.errors import StateError
+from sandbox_sdk.experiments.batches.datasets import to_json
 from sandbox_sdk.experiments.batches.plan import PlannedTrial
 from sandbox_sdk.experiments.batches.scoring import Scoring
 from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.experiments.records.journal import Event
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
+from sandbox_sdk.experiments.records.run_folder import read_samples
 from sandbox_sdk.experiments.records.run_record import RunRecord
 from sandbox_sdk.experiments.scorers import Scorer
 from sandbox_sdk.values import COUNTED
@@ -39,18 +42,26 @@ class Source:
             for index, key in enumerate(record.keys)
             if key in wanted and record.ledger.row(index).state in COUNTED
         }
+        self._samples = {row["id"]: digest(row) for row in read_samples(record.folder)}
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def unscored_by(self, key: str, scorers: Iterable[Scorer]) -> bool:
-        """Return whether a trial that is taken has a scorer to be judged by."""
-        known = self._digests(self._places[key])
-        return any((scorer.name, scorer.digest) not in known for scorer in scorers)
+    def unscored_by(self, trial: PlannedTrial, scorers: Iterable[Scorer]) -> list[Scorer]:
+        """Return the scorers that have not judged a trial that is taken."""
+        known = self._verdicts(trial)
+        return [scorer for scorer in scorers if scorer.digest not in known]
 
-    def _digests(self, index: int) -> set[tuple[str, str]]:
-        scores = self.record.ledger.row(index).scores or {}
-        return {(name, verdict.digest) for name, verdict in scores.items()}
+    def _verdicts(self, trial: PlannedTrial) -> set[str]:
+        """Return the digests of the scorers whose verdict on a trial still holds.
+
+        None does where the sample has another target or other metadata now.
+        """
+        told = self._samples.get(trial.sample.id)
+        if told is not None and told != digest(to_json(trial.sample)):
+            return set()
+        scores = self.record.ledger.row(self._places[trial.key]).scores or {}
+        return {verdict.digest for verdict in scores.values() if verdict.value is not None}
 
     async def take(self, trial: PlannedTrial, run: OpenRun, scoring: Scoring) -> None:
         """Record a trial's attempt in another run as it was, and score it where it was not.
@@ -62,7 +73,8 @@ class Source:
         events = await anyio.to_thread.run_sync(self._read, index)
         await anyio.to_thread.run_sync(self._copy_artifacts, events, run.folder)
         recorder = run.recorder(trial, run.ledger.row(trial.index).attempts + 1)
-        wanted = {(scorer.name, scorer.digest) for scorer in scoring.scorers}
+        known = self._verdicts(trial)
+        verdicts: dict[str, dict[str, Any]] = {}
         finished: Mapping[str, Any] = {}
         for event in events:
             data = dict(event.data)
@@ -73,11 +85,15 @@ class Source:
             elif event.type == "attempt.finished":
                 finished = data
                 continue
-            elif event.type == "score" and (data["scorer"], data["digest"]) not in wanted:
+            elif event.type == "score":
+                verdicts[data["digest"]] = data
                 continue
             _note(recorder, event.type, data)
-        known = frozenset(digest for _, digest in self._digests(index) & wanted)
-        await scoring.score(trial.sample, recorder, trial.condition.label, known=known)
+        for scorer in scoring.scorers:
+            if scorer.digest in known:  # the same scorer, perhaps by another name
+                recorder.note("score", **{**verdicts[scorer.digest], "scorer": scorer.name})
+        await recorder.commit()  # so that no grader is asked for an answer that was taken over
+        await scoring.score(trial, recorder, known=known)
         seconds = events[-1].monotonic - events[0].monotonic
         await recorder.durable("attempt.finished", **{"total_time": seconds, **finished})
 

@@ -11,7 +11,8 @@ import anyio
 import attrs
 
 from sandbox_sdk.errors import SandboxBusy, SandboxError, StateError
-from sandbox_sdk.experiments.attempt import Attempt, Surroundings, Wrap
+from sandbox_sdk.experiments.attempt import Attempt, Surroundings
+from sandbox_sdk.experiments.batches.concurrency import Ticket
 from sandbox_sdk.experiments.batches.plan import PlannedTrial
 from sandbox_sdk.experiments.batches.scoring import Scoring
 from sandbox_sdk.experiments.budgets.budget_refusals import Refusal
@@ -34,7 +35,7 @@ _RETRY_SECONDS = (0.1, 1.0)
 class Places(Protocol):
     """Gives each attempt its sandbox, its place on this machine and among its model's callers."""
 
-    def place(self, trial: PlannedTrial) -> AbstractAsyncContextManager[Wrap | None]:
+    def place(self, trial: PlannedTrial) -> AbstractAsyncContextManager[Ticket | None]:
         """Wait until the trial may start, and hold its place while the context lasts."""
         ...
 
@@ -53,7 +54,7 @@ class OneSandbox:
     def __init__(self, workplace: Workplace) -> None:
         self._workplace = workplace
 
-    def place(self, trial: PlannedTrial) -> AbstractAsyncContextManager[Wrap | None]:
+    def place(self, trial: PlannedTrial) -> AbstractAsyncContextManager[Ticket | None]:
         """Start at once: the sandbox is there."""
         return nullcontext()
 
@@ -101,10 +102,10 @@ class TrialRunner:
             outcome = OutOfBudget(refusal).outcome
             await self._refuse(trial, outcome)
             return outcome
-        async with self._places.place(trial) as wrap:
+        async with self._places.place(trial) as ticket:
             while True:
                 try:
-                    outcome = await self.attempt(trial, wrap)
+                    outcome = await self.attempt(trial, ticket)
                 except (StateError, SandboxBusy):
                     raise
                 except SandboxError as error:
@@ -118,7 +119,7 @@ class TrialRunner:
                     return outcome
                 await anyio.sleep(_RETRY_SECONDS[failures - 1])
 
-    async def attempt(self, trial: PlannedTrial, wrap: Wrap | None = None) -> Outcome:
+    async def attempt(self, trial: PlannedTrial, ticket: Ticket | None = None) -> Outcome:
         """Run one attempt of a trial. However it ends, its end is recorded, and durable on return.
 
         Raises:
@@ -129,7 +130,7 @@ class TrialRunner:
         recorder = self._run.recorder(trial, number)
         ending = _Ending()
         try:
-            ending.outcome = await self._attempt(trial, recorder, wrap, ending)
+            ending.outcome = await self._attempt(trial, recorder, ticket, ending)
         except (StateError, SandboxBusy):
             ending.recordable = False
             raise
@@ -148,14 +149,14 @@ class TrialRunner:
         return ending.outcome
 
     async def _attempt(
-        self, trial: PlannedTrial, recorder: Recorder, wrap: Wrap | None, ending: _Ending
+        self, trial: PlannedTrial, recorder: Recorder, ticket: Ticket | None, ending: _Ending
     ) -> Outcome:
         around = Surroundings(
             folder=self._run.folder,
             models=self._models,
             lock=self._run.lock,
             condition=trial.condition.label,
-            wrap=wrap,
+            wrap=ticket.queue if ticket else None,
             past=self._run.past(trial),
             gate=self._gate,
         )
@@ -171,9 +172,9 @@ class TrialRunner:
         if outcome is None:
             outcome = self._out_of_time()
         if self._scoring is not None and outcome.state in COUNTED:
-            await self._scoring.score(
-                trial.sample, recorder, trial.condition.label, known=frozenset()
-            )
+            if ticket is not None:
+                ticket.give()  # a grader may be the same model, and must not wait for its trials
+            await self._scoring.score(trial, recorder)
         return outcome
 
     def _out_of_time(self) -> Outcome:

@@ -124,7 +124,7 @@ class SpendEstimate:
     """What a run is expected to spend, before its first call, if each trial makes one call.
 
     Attributes:
-        calls: The calls: one for each trial.
+        calls: The calls: one for each trial, and one for each time that a grader judges.
         most_calls: The calls there can be where tools ask for more; each of those sends the whole
             conversation again.
         input_tokens: Tokens that are sent.

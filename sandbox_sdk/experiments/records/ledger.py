@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from sys import intern
 from typing import Any
 
@@ -18,6 +19,9 @@ import attrs
 from sandbox_sdk.experiments.budgets.cost import Cost, total_cost
 from sandbox_sdk.experiments.records.journal import Event
 from sandbox_sdk.values import COUNTED, AttemptState
+
+GRADER = "grader"
+"""The role of a model call that a scorer makes."""
 
 OPEN_STATES = frozenset({AttemptState.CANCELLED, AttemptState.BUDGET, AttemptState.LOST})
 """States that are not a trial's last: calling again takes it up."""
@@ -109,6 +113,7 @@ class _Running:
     attempt: int
     monotonic: float
     asked: int | None = None
+    grading: set[int] = attrs.field(factory=set[int])
     answered: int = 0
     costs: list[Cost | None] = attrs.field(factory=list["Cost | None"])
 
@@ -136,11 +141,13 @@ class PossiblyBilled:
         trial: The trial's key.
         attempt: The attempt's number.
         call: The call's number in it.
+        role: ``grader`` for a scorer's call; ``None`` for one of the model under test.
     """
 
     trial: str
     attempt: int
     call: int
+    role: str | None = None
 
 
 class Ledger:
@@ -241,22 +248,22 @@ class Ledger:
         running = self._running.pop(index, None)
         if running is None:
             return
-        if running.asked is not None and running.row.reused is None:
-            self._bill(index, running)
+        self._bill(index, running)
         running.row.state = AttemptState.LOST
         self._put(index, running.row)
 
     def _bill(self, index: int, running: _Running) -> None:
-        self.possibly_billed.append(
-            PossiblyBilled(
-                trial=self._keys[index], attempt=running.attempt, call=running.asked or 0
-            )
-        )
+        """List the calls of an attempt that is over, of which no answer was recorded."""
+        billed = partial(PossiblyBilled, trial=self._keys[index], attempt=running.attempt)
+        if running.asked is not None and running.row.reused is None:
+            self.possibly_billed.append(billed(call=running.asked))
+        for call in sorted(running.grading):
+            self.possibly_billed.append(billed(call=call, role=GRADER))
 
     def _take(self, index: int, running: _Running, event: Event, start: int) -> None:
         row, data = running.row, event.data
-        if data.get("role") == "grader":
-            self._grade(data, event.type, start, reused=row.reused is not None)
+        if data.get("role") == GRADER:
+            self._grade(running, event, start)
             return
         match event.type:
             case "message.added" | "sandbox.ready":
@@ -282,11 +289,21 @@ class Ledger:
             case _:
                 pass
 
-    def _grade(self, data: Mapping[str, Any], type: str, start: int, *, reused: bool) -> None:
-        if type == "model.responded":
-            self.graded[data["key"]] = start
-            if not reused:
-                self.paid_tokens += data["usage"]["input_tokens"] + data["usage"]["output_tokens"]
+    def _grade(self, running: _Running, event: Event, start: int) -> None:
+        data = event.data
+        match event.type:
+            case "model.requested" if data["reserved"] is not None:  # bought now, not taken over
+                running.grading.add(data["call"])
+            case "model.failed":
+                running.grading.discard(data["call"])
+            case "model.responded":
+                self.graded[data["key"]] = start
+                if data["call"] in running.grading:
+                    usage = data["usage"]
+                    self.paid_tokens += usage["input_tokens"] + usage["output_tokens"]
+                running.grading.discard(data["call"])
+            case _:
+                pass
 
     def _answer(self, index: int, running: _Running, data: Mapping[str, Any], start: int) -> None:
         row, usage = running.row, data["usage"]
@@ -311,8 +328,7 @@ class Ledger:
     def _finish(self, index: int, running: _Running, event: Event) -> None:
         del self._running[index]
         row, data = running.row, event.data
-        if running.asked is not None and row.reused is None:
-            self._bill(index, running)  # given up while it was under way
+        self._bill(index, running)  # given up while they were under way
         row.state = AttemptState(data["state"])
         total = total_cost(running.costs)
         row.cost = None if total is None else total.total

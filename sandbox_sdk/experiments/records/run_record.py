@@ -115,9 +115,51 @@ class RunRecord:
 
     def attempt_events(self, index: int) -> Iterator[Event]:
         """Yield the events of the last ended attempt of a trial. Reads the disk."""
-        row, key = self.ledger.row(index), self.keys[index]
+        row = self.ledger.row(index)
+        return self._events_of(index, row.start, row.end)
+
+    def results(self) -> Iterator[tuple[int, int, ExperimentResult]]:
+        """Yield what every attempt gave, in plan order. Reads the disk.
+
+        Yields:
+            The trial's place in the plan, the attempt's number, and what it gave.
+        """
+        earlier = self._earlier_attempts()
+        for index in range(len(self.keys)):
+            for number, start, end in earlier.get(index, ()):
+                events = self._events_of(index, start, end)
+                result = derive_result(self.facts(index), events, self.stored)
+                if result is not None:
+                    yield index, number, result
+            if (last := self.result_of(index)) is not None:
+                yield index, self.ledger.row(index).attempts, last
+
+    def _earlier_attempts(self) -> dict[int, list[tuple[int, int, int]]]:
+        """Return number, start and end of all attempts but the last, of trials with several."""
+        rows = self.ledger.rows
+        places = {
+            self.keys[index]: index
+            for index, row in enumerate(rows)
+            if row is not None and row.attempts > 1
+        }
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for placed in scan_events(self.folder / JOURNAL) if places else ():
+            event = placed.event
+            index = places.get(event.trial or "")
+            if index is None or placed.start >= self.ledger.row(index).start:
+                continue
+            spans = found.setdefault(index, [])
+            if event.type == "attempt.started":
+                spans.append((event.attempt or 1, placed.start, placed.end))
+            elif spans:
+                spans[-1] = (*spans[-1][:2], placed.end)
+        return found
+
+    def _events_of(self, index: int, start: int, end: int) -> Iterator[Event]:
+        """Yield the events of a trial that stand between two places of the journal."""
+        key = self.keys[index]
         mark = f'"trial":"{key}"'.encode()
-        for line in _lines(self.folder / JOURNAL, row.start, row.end):
+        for line in _lines(self.folder / JOURNAL, start, end):
             # Others' events stand between: most are left out without reading them.
             if mark in line and (event := Event.from_line(line)).trial == key:
                 yield event

@@ -152,17 +152,14 @@ def _trials(record: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _attempts(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """Yield the last attempt of each trial with all there is to say of it."""
-    for index, key in enumerate(record.keys):
-        if (result := record.result_of(index)) is not None:
-            attempt = record.ledger.row(index).attempts
-            yield {"trial": key, "attempt": attempt, **result.to_dict()}
+    """Yield every attempt of each trial with all there is to say of it."""
+    for index, number, result in record.results():
+        yield {"trial": record.keys[index], "attempt": number, **result.to_dict()}
 
 
 def _artifacts(record: RunRecord) -> Iterator[Artifact]:
-    for index in range(len(record.keys)):
-        if (result := record.result_of(index)) is not None:
-            yield from result.artifacts
+    for _, _, result in record.results():
+        yield from result.artifacts
 
 
 def _jsonl(rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:

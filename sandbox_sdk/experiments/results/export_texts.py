@@ -27,7 +27,7 @@ lock.json        what it was done with: versions, kernel, isolation in force
 {result}outcomes.csv     what each trial came to, in plan order
 trials.csv       how each went (trials.jsonl is the same); a quote stands in front of
                  text that a spreadsheet would run as a formula
-attempts.jsonl   the last attempt of each trial, with messages and tool calls
+attempts.jsonl   every attempt of each trial, with messages and tool calls
 artifacts/       files from the sandbox and whole outputs of tools, named by their SHA-256;
                  attempts.jsonl says which name each had
 

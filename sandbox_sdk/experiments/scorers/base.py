@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import attrs
 
 from sandbox_sdk.errors import ModelError, SandboxError, StateError
-from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
+from sandbox_sdk.experiments.config import ExperimentConfig
+from sandbox_sdk.experiments.models.base import ModelOutput
 from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.values import Sample, Workplace
 
@@ -114,12 +115,14 @@ class SandboxMaker(Protocol):
 class Graders(Protocol):
     """Calls the models that grade: journalled with ``role: grader``, and budgeted."""
 
-    async def grade(self, model: str, request: ModelRequest, *, key: str) -> ModelOutput:
+    async def grade(
+        self, config: ExperimentConfig, messages: Sequence[Mapping[str, Any]], *, key: str
+    ) -> ModelOutput:
         """Return the model's answer; one that is known for ``key`` is not asked for again.
 
         Args:
-            model: ``provider/model``.
-            request: The call, whose own ``model`` is not looked at.
+            config: The experiment that asks, whose own prompt is not looked at.
+            messages: What is asked.
             key: SHA-256 over the scorer's digest and all that it asks about.
 
         Raises:

@@ -8,18 +8,19 @@ compared, compare it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from sandbox_sdk.experiments import fields, schema
-from sandbox_sdk.experiments.models.base import ModelRequest
+from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.records.digests import digest
 from sandbox_sdk.experiments.scorers.base import (
     Graders,
     SandboxMaker,
     Score,
+    Scorer,
     Submission,
     scorer_digest,
     unscored,
@@ -127,6 +128,22 @@ class ModelGradedScorer:
         settings["grades"] = {word: float(value) for word, value in self.grades.items()}
         return scorer_digest("model_graded", 1, **settings)
 
+    @property
+    def asking(self) -> ExperimentConfig:
+        """The experiment that asks the grader, but for its messages."""
+        return ExperimentConfig(
+            model=self.model,
+            prompt="",
+            base_url=self.base_url,
+            api_key_env=self.api_key_env,
+            parameters=self.parameters,
+            drop_unsupported=self.drop_unsupported,
+        )
+
+    def first_messages(self, sample: Sample) -> list[dict[str, Any]]:
+        """Return what the grader is asked of a sample, with an empty answer."""
+        return self._messages(_facts(Submission(output="", sample=sample)))
+
     def check(self, sample: Sample, path: str) -> None:
         """Go on: a sample without a target is graded by the instructions alone."""
 
@@ -145,16 +162,9 @@ class ModelGradedScorer:
         if models is None:
             raise TypeError("this scorer needs models: pass what calls them")
         facts = _facts(submission)
-        request = ModelRequest(
-            model=self.model,
-            messages=tuple(self._messages(facts)),
-            parameters=self.parameters,
-            base_url=self.base_url,
-            api_key_env=self.api_key_env,
-            drop_unsupported=self.drop_unsupported,
-        )
         # The same answer to the same question has the same grade, whichever trial gave it.
-        answer = await models.grade(self.model, request, key=digest([self.digest, facts]))
+        key = digest([self.digest, facts])
+        answer = await models.grade(self.asking, self._messages(facts), key=key)
         told = {"model": answer.response_model or self.model, "mock": answer.mock}
         word = self._word(answer.text)
         if word is None:
@@ -195,6 +205,13 @@ class ModelGradedScorer:
             return None
         said = last[len(_GRADE) :].strip(" \t*_`\"'.").lower()
         return {word.lower(): word for word in self.grades}.get(said)
+
+
+def graders_of(scorers: Iterable[Scorer]) -> Iterator[tuple[int, ModelGradedScorer]]:
+    """Yield those of scorers that ask a model, each with its place among them."""
+    for index, scorer in enumerate(scorers):
+        if isinstance(scorer, ModelGradedScorer):
+            yield index, scorer
 
 
 def _facts(submission: Submission) -> dict[str, str]:
