@@ -23,6 +23,8 @@ from sandbox_sdk.values import (
     CodeResult,
     Collected,
     CommandResult,
+    Ended,
+    EndKind,
     Isolation,
     Limit,
     SandboxInfo,
@@ -218,7 +220,9 @@ class AsyncSandbox:
             finally:
                 await process.kill()
                 if link.watched:
-                    watched.finished(await process.wait())
+                    # A sandbox that was deleted meanwhile tells no more how it ended.
+                    gone = Ended(kind=EndKind.CANCELLED)
+                    watched.finished(gone if link.lost else await process.wait())
 
     async def run_code(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -126,6 +127,25 @@ async def test_every_call_is_recorded_and_the_log_verifies(
     wrong = re.search(r"line (\d+) \(0+1\.jsonl:(\d+)\) is not what line", output)
     assert wrong is not None
     assert found[int(wrong[1]) - 1].data["outcome"] == "nonzero"
+
+
+async def test_a_sandbox_that_is_deleted_under_its_command_is_recorded(
+    opening: Opening, tmp_path: Path
+) -> None:
+    async with opening() as client:
+        sandbox = await client.create_sandbox("one")
+        async with sandbox.start_command("sleep 9"):
+            await client.delete_sandbox(sandbox.id)
+    (end,) = [line for line in recorded(tmp_path) if line.type == "sandbox-sdk.command.ended"]
+    assert end.data["outcome"] == "cancelled"
+
+
+async def test_at_high_paths_are_recorded_as_digests(opening: Opening, tmp_path: Path) -> None:
+    async with opening(None) as client:
+        sandbox = await client.create_sandbox("one", security_level="high")
+        await sandbox.files.write("name", b"")
+    (line,) = [line for line in recorded(tmp_path) if line.type == "sandbox-sdk.file.write.began"]
+    assert line.data["path"] == f"sha256:{hashlib.sha256(b'name').hexdigest()}"
 
 
 async def test_without_a_setting_only_high_is_recorded(opening: Opening, tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ async def _kill_in_turn(
 ) -> None:
     results: list[str] = []
     sandboxes: list[str] = []
-    for early, fraction in moments:
+    for number, (early, fraction) in enumerate(moments):
+        if number % 50 == 0:  # shown by nox -s soak, and when a test fails
+            sys.stdout.write(f"{state_dir.name}: {number} kills\n")
         async with owned(state_dir) as owner:
             if early:
                 await anyio.sleep(fraction * EARLY_SECONDS)
@@ -157,7 +159,7 @@ async def _kill_in_turn(
                 await anyio.sleep(fraction * LATE_SECONDS)
             owner.kill()
             killed = time.monotonic()
-            await soon(lambda: not owner.left())
+            await soon(lambda: not owner.left(), seconds=30)
             assert owner.left() == [], f"{time.monotonic() - killed:.2f} s after the kill"
         results += owner.finished
         sandboxes += owner.sandboxes
