@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from sandbox_sdk.auth import AuthStatus, local_status
+from sandbox_sdk.backends.base import Backend
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
+from sandbox_sdk.engine.reaper import remove_tree
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
 from sandbox_sdk.errors import ExportError
@@ -44,7 +47,8 @@ class Parts:
         supervisor: The one long-lived task.
         templates: The Python environments of sandboxes.
         vault: The keys.
-        backend: Where sandboxes live.
+        local: Sandboxes on this machine: the user's without an endpoint, and local models'.
+        backend: Where the user's sandboxes live.
         closed: Whether every sandbox was ended with the client.
     """
 
@@ -54,7 +58,8 @@ class Parts:
     supervisor: Supervisor
     templates: Templates
     vault: Vault
-    backend: LocalBackend
+    local: LocalBackend
+    backend: Backend
     closed: bool = False
     _models: ModelRegistry | None = None
     _admission: Admission | None = None
@@ -72,7 +77,7 @@ class Parts:
         supervisor = Supervisor()
         templates = Templates(folders.templates)
         vault = Vault(folders.keys, lambda: settings.key_source)
-        backend = LocalBackend(
+        local = LocalBackend(
             store,
             folders,
             supervisor,
@@ -81,9 +86,10 @@ class Parts:
             uid_range=(settings.uid_range.first, settings.uid_range.count),
             pool_size=settings.pool_size,
         )
-        parts = cls(settings, folders, store, supervisor, templates, vault, backend)
+        backend = _far(settings) or local
+        parts = cls(settings, folders, store, supervisor, templates, vault, local, backend)
         try:
-            await backend.reap()
+            await local.reap()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await parts.aclose()
@@ -96,11 +102,36 @@ class Parts:
             if self._models is not None:
                 await self._models.aclose()
             await self.backend.aclose()
+            await self.local.aclose()
         finally:
             self.closed = True
             self.templates.release()
             await self.supervisor.aclose()
             await self.store.aclose()
+
+    async def delete(self, id: str) -> None:
+        """Delete a sandbox of the user's with its results.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        await self.backend.delete(id)
+        if self.backend is not self.local:  # which knows nothing of results here
+            runs = map(self.folders.run, await self.store.list_runs(id))
+            await anyio.to_thread.run_sync(lambda: [*map(remove_tree, runs)])
+            await self.store.forget_far_runs(id)
+
+    async def whoami(self) -> AuthStatus:
+        """Return who the caller is.
+
+        Raises:
+            AuthenticationError: The server does not know the caller.
+        """
+        from sandbox_sdk.backends.http import HttpBackend
+
+        if isinstance(self.backend, HttpBackend):
+            return await self.backend.whoami()
+        return local_status(self.settings)
 
     async def run_experiment(
         self, workplace: Workplace, config: Mapping[str, object]
@@ -111,7 +142,10 @@ class Parts:
         models = self._model_registry()
         experiment = await check_experiment(config, models)
         run_id = new_id("run")
-        await self.store.insert_run(run_id, workplace.id)
+        if self.backend is self.local:
+            await self.store.insert_run(run_id, workplace.id)
+        else:
+            await self.store.insert_far_run(run_id, workplace.id)
         return await run_experiment(
             experiment,
             workplace,
@@ -175,8 +209,19 @@ class Parts:
         from sandbox_sdk.experiments.models.registry import ModelRegistry
 
         if self._models is None:
-            host = SandboxModelHost(self.backend, self.supervisor)
+            host = SandboxModelHost(self.local, self.supervisor)
             self._models = ModelRegistry(host, models_dir=self.folders.models)
             for secret in self.settings.secrets:
                 self._models.redactor.add(secret)
         return self._models
+
+
+def _far(settings: Settings) -> Backend | None:
+    """Return the sandboxes of the server that is set; ``None`` is none."""
+    if settings.endpoint is None:
+        return None
+    # Imported on use: HTTP costs more than the whole SDK without it.
+    from sandbox_sdk.backends.http import ApiKey, Connection, HttpBackend
+
+    credentials = ApiKey(settings.api_key)
+    return HttpBackend(Connection(settings.endpoint, credentials, ca_file=settings.tls_ca_file))
