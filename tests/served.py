@@ -14,7 +14,10 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from sandbox_sdk.auth import principal
 from sandbox_sdk.config import Settings
+from sandbox_sdk.errors import AuthenticationError
+from sandbox_sdk.server import routes
 from sandbox_sdk.server.app import Server
 from sandbox_sdk.server.principals import Authenticator, Peers
 from sandbox_sdk.server.serving import Listener, serve
@@ -27,6 +30,19 @@ ALLOW = ("low", "waivers", "host-template")
 EVERYTHING = ServerSettings(allow=frozenset(ALLOW), drain_seconds=0.5)  # type: ignore[arg-type]
 
 Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
+
+
+class Keys:
+    """Knows callers by their keys: ``Bearer TENANT`` may do all, ``Bearer TENANT-reader`` read."""
+
+    async def authenticate(self, authorization: str) -> principal.Principal:
+        tenant, _, role = authorization.removeprefix("Bearer ").partition("-")
+        if not tenant or tenant == "nobody":
+            raise AuthenticationError("no such key")
+        scopes = frozenset({routes.READ}) if role == "reader" else frozenset({principal.EVERYTHING})
+        return principal.Principal(
+            tenant=tenant, subject=role or "admin", method="api_key", scopes=scopes
+        )
 
 
 @asynccontextmanager

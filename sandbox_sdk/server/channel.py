@@ -45,6 +45,8 @@ async def serve(call: Call) -> web.StreamResponse:
         raise RequestRefused("session: must be 32 hexadecimal digits")
     await call.tenant.backend.get(call.id)
     hub = call.tenant.hub(call.id)
+    owner = f"{call.principal.tenant}\n{call.principal.subject}"
+    hub.check(token, owner, most=call.tenant.quota.connections)
     socket = web.WebSocketResponse(
         compress=False,
         heartbeat=HEARTBEAT_SECONDS,
@@ -53,8 +55,7 @@ async def serve(call: Call) -> web.StreamResponse:
     )
     if not socket.can_prepare(call.request):
         raise RequestRefused("this is a WebSocket: ask for it by an upgrade")
-    owner = f"{call.principal.tenant}\n{call.principal.subject}"
-    line = hub.attach(token, owner, most=call.tenant.quota.connections)
+    line = hub.attach(token, owner)
     await socket.prepare(call.request)
     await _Connection(call, hub, line, socket, received).serve()
     return socket

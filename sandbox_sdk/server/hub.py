@@ -73,11 +73,11 @@ class Hub:
         finally:
             self._end()
 
-    def attach(self, token: str, owner: str, *, most: int) -> Line:
-        """Return the line of this token: the one that waits for its client, or a new one.
+    def check(self, token: str, owner: str, *, most: int) -> None:
+        """Go on if ``attach`` may be called.
 
         Args:
-            token: What the client calls it.
+            token: What the client calls its line.
             owner: Who the client is; a line is nobody else's.
             most: How many there may be.
 
@@ -88,17 +88,19 @@ class Hub:
         if self.over:
             raise not_running(self.id)
         line = self._lines.get(token)
-        if line is not None and line.owner == owner:
-            return line
-        if line is not None or len(self._lines) >= most:
+        if line.owner != owner if line is not None else len(self._lines) >= most:
             raise QuotaExceeded(
                 f"sandbox {self.id} has {len(self._lines)} connections, as many as it may: close "
                 "a client that uses it",
                 sandbox_id=self.id,
             )
-        line = self._lines[token] = Line(next(self._numbers), token, owner)
-        self._by_number[line.number] = line
-        return line
+
+    def attach(self, token: str, owner: str) -> Line:
+        """Return the line of this token: the one that waits for its client, or a new one."""
+        if token not in self._lines:
+            line = self._lines[token] = Line(next(self._numbers), token, owner)
+            self._by_number[line.number] = line
+        return self._lines[token]
 
     async def forward(self, line: Line, frame: bytes) -> None:
         """Send a client's frame to the agent; waits while it does not read.
