@@ -14,7 +14,7 @@ from served import process
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import ConfigError, ExportError, SandboxNotFound
-from sandbox_sdk.values import EndKind
+from sandbox_sdk.values import AttemptState, EndKind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -57,17 +57,21 @@ async def test_experiments_and_batches_run_there_and_are_recorded_here(tmp_path:
             assert result.tool_calls[0].result.strip() == "42"
             (run,) = await sandbox.export_results(tmp_path / "out")
             assert await anyio.Path(run / "SHA256SUMS").exists()
-        assert await anyio.Path(tmp_path / "client" / "runs" / result.run_id).exists()
+        assert await anyio.Path(tmp_path / "client" / "runs" / result.id).exists()
         assert not [*(tmp_path / "server" / "runs").iterdir()]
         batch = await client.run_batch(
-            {**SCRIPT, "dataset": [{"id": "a", "input": "x"}, {"id": "b", "input": "y"}]}
+            {
+                **SCRIPT,
+                "prompt": "{input}",
+                "dataset": [{"id": "a", "input": "x"}, {"id": "b", "input": "y"}],
+            }
         )
-        assert [trial.status for trial in batch.trials] == ["success", "success"]
+        assert [trial.state for trial in batch.trials] == [AttemptState.COMPLETED] * 2
         assert [each.id for each in await client.list_sandboxes()] == [sandbox.id]
         await client.delete_sandbox(sandbox.id)
         with pytest.raises(SandboxNotFound):
             await client.get_sandbox(sandbox.id)
-        assert not await anyio.Path(tmp_path / "client" / "runs" / result.run_id).exists()
+        assert not await anyio.Path(tmp_path / "client" / "runs" / result.id).exists()
 
 
 async def test_a_server_that_ends_takes_its_sandboxes_along(tmp_path: Path) -> None:
