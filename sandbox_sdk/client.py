@@ -37,11 +37,14 @@ class AsyncSandboxClient:
     """The way in: makes sandboxes on this machine, and finds those made before.
 
     Needs no server, account or root. Use it with ``async with``, or call ``aclose()``; either
-    ends every sandbox that was set up through it.
+    ends every sandbox that was set up through it. With an ``endpoint`` sandboxes live on a server
+    instead, and go on until ``cleanup()``, their ``timeout`` or their ``idle_timeout``.
 
     Args:
         auth_config: ``api_key``, ``client_id``, ``client_secret``; not needed on this machine.
         config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
+        endpoint: A server whose sandboxes to use instead of this machine's, as in
+            ``unix:///run/sandbox-sdk/server.sock`` or ``https://HOST:PORT``.
         state_dir: Where records, workspaces and results are kept; by default the user's data
             folder.
         orchestrator: Settings of the section ``orchestrator``, for example
@@ -56,11 +59,16 @@ class AsyncSandboxClient:
         auth_config: Mapping[str, object] | None = None,
         *,
         config: str | os.PathLike[str] | Mapping[str, object] | None = None,
+        endpoint: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         orchestrator: Mapping[str, object] | None = None,
     ) -> None:
         self._settings = Settings.load(
-            auth_config, config=config, state_dir=state_dir, orchestrator=orchestrator
+            auth_config,
+            config=config,
+            endpoint=endpoint,
+            state_dir=state_dir,
+            orchestrator=orchestrator,
         )
         self._opened: Parts | None = None
         self._opening = anyio.Lock(fast_acquire=True)  # guards _opened
@@ -191,7 +199,7 @@ class AsyncSandboxClient:
             SandboxBusy: Another live process holds it.
         """
         parts = await self._open()
-        await parts.backend.delete(id)
+        await parts.delete(id)
         if known := self._sandboxes.pop(id, None):
             known._forget()  # pyright: ignore[reportPrivateUsage] - part of the deletion
 
@@ -373,8 +381,15 @@ class AsyncSandboxClient:
         return (await self._open()).orchestrator
 
     async def validate_auth(self) -> AuthStatus:
-        """Return who the caller is and what they may do; on this machine no credentials count."""
-        return local_status(self._settings)
+        """Return who the caller is and what they may do; on this machine no credentials count.
+
+        Raises:
+            AuthenticationError: The server does not know the caller.
+            ServerUnavailable: Nothing answered at the endpoint.
+        """
+        if self._settings.endpoint is None:
+            return local_status(self._settings)
+        return await (await self._open()).whoami()
 
     async def reap(self) -> list[str]:
         """Remove what dead processes left of their sandboxes; done at the client's first use too.
@@ -382,7 +397,7 @@ class AsyncSandboxClient:
         Returns:
             The ids of those sandboxes, which are now ``lost``; their workspaces and results stay.
         """
-        return list(await (await self._open()).backend.reap())
+        return list(await (await self._open()).local.reap())
 
     async def aclose(self) -> None:
         """End every sandbox set up through this client and give everything back. Idempotent."""

@@ -69,6 +69,8 @@ class Settings:
         client_secret: For a server; not needed on this machine.
         token: An access token for a server; not needed on this machine.
         session: The file of a session with a server; not needed on this machine.
+        endpoint: The address of a server; ``None`` is this machine, without one.
+        tls_ca_file: Certificates to trust with the endpoint, instead of the system's.
         security_level: What a sandbox gets that asks for no level.
         resources: What a sandbox gets that asks for none.
         timeout: Longest life of a set-up sandbox in seconds; ``None`` is no bound.
@@ -96,6 +98,8 @@ class Settings:
     client_secret: str | None = attrs.field(default=None, repr=False)
     token: str | None = attrs.field(default=None, repr=False)
     session: Path | None = None
+    endpoint: str | None = None
+    tls_ca_file: Path | None = None
     security_level: SecurityLevel = "medium"
     resources: Resources = attrs.field(factory=Resources)
     timeout: float | None = 3600.0
@@ -148,7 +152,7 @@ class Settings:
             auth_config: ``api_key``, ``client_id``, ``client_secret``, ``token``, ``session``.
             config: A file to read instead of those found, or a mapping of settings, shaped as the
                 file, which goes before file and environment.
-            endpoint: The address of a server; refused, as this version has none.
+            endpoint: The address of a server.
             state_dir: The state folder.
             orchestrator: The settings of the section ``orchestrator``.
             environ: The environment; ``None`` is this process's.
@@ -177,7 +181,7 @@ class Settings:
         if uid_range.last > LARGEST_UID:
             faults.add("uid_range", f"ends at {uid_range.last}, above the largest, {LARGEST_UID}")
         if "endpoint" in sources.written:
-            _refuse_endpoint(sources.written, faults)
+            _refuse_placeholders(sources.written, faults)
         faults.check()
         settings = cls(
             resources=attrs.evolve(Resources(), **fields["resources"]),
@@ -191,12 +195,7 @@ class Settings:
         return settings
 
 
-def _refuse_endpoint(written: Mapping[str, Written], faults: Faults) -> None:
-    faults.add(
-        "endpoint",
-        "this version runs sandboxes on this machine only; remove the endpoint to use it "
-        f"(from {written['endpoint'].source})",
-    )
+def _refuse_placeholders(written: Mapping[str, Written], faults: Faults) -> None:
     for key in CREDENTIALS:
         found = written.get(key)
         if found and isinstance(found.value, str) and _PLACEHOLDER.fullmatch(found.value.strip()):
@@ -224,7 +223,7 @@ def _key_warning(key: Written) -> str | None:
 
 def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
     """Say what was set but does nothing, so that nobody relies on it."""
-    ignored = [key for key in CREDENTIALS if key in written]
+    ignored = [key for key in CREDENTIALS if key in written and settings.endpoint is None]
     if ignored:
         warnings.warn(
             f"{', '.join(ignored)}: not needed and ignored, since sandboxes run on this machine "

@@ -16,6 +16,7 @@ from sandbox_sdk.parse import (
     describe,
     fault,
     parse_count,
+    parse_endpoint,
     parse_flag,
     parse_level,
     parse_mapping,
@@ -37,7 +38,7 @@ class Key:
     """One setting.
 
     Attributes:
-        group: What it is a field of: ``settings``, ``resources``, ``uid_range``, or ``endpoint``.
+        group: What it is a field of: ``settings``, ``resources`` or ``uid_range``.
         field: That field.
         parse: Reads its value; gets the value and its path.
     """
@@ -99,12 +100,13 @@ KEYS: Mapping[str, Key] = {
     "client_secret": Key("settings", "client_secret", parse_text),
     "token": Key("settings", "token", parse_text),
     "session": Key("settings", "session", _parse_path),
-    "endpoint": Key("endpoint", "endpoint", parse_text),
+    "endpoint": Key("settings", "endpoint", parse_endpoint),
     "state_dir": Key("settings", "state_dir", _parse_path),
     "timeout": Key("settings", "timeout", parse_seconds),
     "idle_timeout": Key("settings", "idle_timeout", parse_seconds),
     "local_model": Key("settings", "local_model", parse_text),
     "runtime": Key("settings", "runtime", parse_runtime),
+    "tls.ca_file": Key("settings", "tls_ca_file", _parse_path),
     "security.level": Key("settings", "security_level", parse_level),
     "security.encryption_key": Key("settings", "encryption_key", _parse_encryption_key),
     "security.encryption_key_file": Key("settings", "encryption_key_file", _parse_path),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import TypeVar, get_args
+from urllib.parse import urlsplit
 
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.values import Reserve, RuntimeName, SecurityLevel
@@ -199,6 +201,47 @@ def parse_text(value: object, path: str) -> str:
     if not text or not text.isprintable():
         raise fault(path, "must be text of at least one character, without control characters")
     return text
+
+
+def parse_endpoint(value: object, path: str) -> str:
+    """Return the address of a server.
+
+    Raises:
+        ConfigError: It is no ``unix://``, ``https://`` or, on this machine, ``http://`` address.
+    """
+    text = parse_text(value, path)
+    parts = urlsplit(text)
+    known = 'an address, as in "https://HOST:PORT" or "unix:///run/sandbox-sdk/server.sock"'
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+            raise fault(path, f"must be {known}: the socket's path is absolute")
+        return text
+    try:
+        host, _ = parts.hostname, parts.port  # a port that is none is an error here
+    except ValueError:
+        host = None
+    if parts.scheme not in ("http", "https") or not host:
+        raise fault(path, f"must be {known}, not {describe(value)}")
+    if parts.username is not None or parts.password is not None:
+        raise fault(path, "must hold no user and no password; set api_key instead")
+    if parts.query or parts.fragment:
+        raise fault(path, "must hold no ? and no #")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise fault(
+            path,
+            f"http:// would send keys in clear to {host}: use https://, or http:// on this "
+            "machine only",
+        )
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_level(value: object, path: str) -> SecurityLevel:

@@ -12,10 +12,13 @@ import anyio
 import attrs
 
 from sandbox_sdk.audit import AuditLog, Auditor, Watcher
+from sandbox_sdk.auth import AuthStatus, local_status
 from sandbox_sdk.backends.audited import AuditedBackend
+from sandbox_sdk.backends.base import Backend
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
 from sandbox_sdk.engine.admission import ReservedAdmission
+from sandbox_sdk.engine.reaper import remove_tree
 from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
@@ -55,7 +58,8 @@ class Parts:
         supervisor: The one long-lived task.
         templates: The Python environments of sandboxes.
         vault: The keys.
-        backend: Where sandboxes live.
+        local: Sandboxes on this machine: the user's without an endpoint, and local models'.
+        backend: Where the user's sandboxes live.
         orchestrator: What looks after them.
         admission: Who may start a sandbox for a trial now.
         optimizer: The defaults that were chosen by what was seen.
@@ -68,7 +72,8 @@ class Parts:
     supervisor: Supervisor
     templates: Templates
     vault: Vault
-    backend: LocalBackend | AuditedBackend
+    local: LocalBackend | AuditedBackend
+    backend: Backend
     orchestrator: AsyncSDKOrchestrator
     admission: Admission
     optimizer: Optimizer
@@ -89,7 +94,7 @@ class Parts:
         scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
         vault = Vault(folders.keys, lambda: settings.key_source)
-        backend = LocalBackend(
+        here = LocalBackend(
             store,
             folders,
             supervisor,
@@ -101,19 +106,21 @@ class Parts:
             scale_log=scale_log,
         )
         auditor = _auditor(settings, store, folders, supervisor, vault)
-        monitor = Monitor([backend], backend.read_host, interval=settings.monitoring_interval)
+        local = here if auditor is None else AuditedBackend(here, auditor)
+        backend = _far(settings) or local
+        monitor = Monitor([backend], here.read_host, interval=settings.monitoring_interval)
         monitor.tell(witness.seen)
-        backend.observe(witness)
-        admission = _admission(settings, backend, witness, scale_log)
+        here.observe(witness)
+        admission = _admission(settings, here, witness, scale_log)
         meter = Meter("local")
-        backend.observe(meter)
+        here.observe(meter)
         admission.waited = meter.waited
         optimizer = Optimizer(
             store, witness, memory_bytes=settings.resources.memory_bytes, places=admission.places
         )
         monitor.after_each_point(optimizer.save)
         orchestrator = AsyncSDKOrchestrator(
-            monitor, scale_log, optimizer, Scene(backend, admission, meter)
+            monitor, scale_log, optimizer, Scene(here, admission, meter)
         )
         parts = cls(
             settings,
@@ -122,13 +129,14 @@ class Parts:
             supervisor,
             templates,
             vault,
-            backend if auditor is None else AuditedBackend(backend, auditor),
+            local,
+            backend,
             orchestrator,
             admission,
             optimizer,
         )
         try:
-            await parts.backend.reap()
+            await local.reap()
             await optimizer.load()
             await supervisor.start_soon(monitor.run)
         except BaseException:
@@ -143,6 +151,7 @@ class Parts:
             if self._models is not None:
                 await self._models.aclose()
             await self.backend.aclose()
+            await self.local.aclose()
             await self.optimizer.save()
         finally:
             self.closed = True
@@ -154,6 +163,30 @@ class Parts:
         """Return what records the calls inside a sandbox that was started, if they are."""
         return self.backend.watcher(info) if isinstance(self.backend, AuditedBackend) else None
 
+    async def delete(self, id: str) -> None:
+        """Delete a sandbox of the user's with its results.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        await self.backend.delete(id)
+        if self.backend is not self.local:  # which knows nothing of results here
+            runs = map(self.folders.run, await self.store.list_runs(id))
+            await anyio.to_thread.run_sync(lambda: [*map(remove_tree, runs)])
+            await self.store.forget_far_runs(id)
+
+    async def whoami(self) -> AuthStatus:
+        """Return who the caller is.
+
+        Raises:
+            AuthenticationError: The server does not know the caller.
+        """
+        from sandbox_sdk.backends.http import HttpBackend
+
+        if isinstance(self.backend, HttpBackend):
+            return await self.backend.whoami()
+        return local_status(self.settings)
+
     async def run_experiment(
         self, workplace: Workplace, config: Mapping[str, object]
     ) -> ExperimentResult:
@@ -163,7 +196,10 @@ class Parts:
         models = self._model_registry()
         experiment = await check_experiment(config, models)
         run_id = new_id("run")
-        await self.store.insert_run(run_id, workplace.id)
+        if self.backend is self.local:
+            await self.store.insert_run(run_id, workplace.id)
+        else:
+            await self.store.insert_far_run(run_id, workplace.id)
         return await run_experiment(
             experiment,
             workplace,
@@ -225,7 +261,7 @@ class Parts:
         from sandbox_sdk.experiments.models.registry import ModelRegistry
 
         if self._models is None:
-            host = SandboxModelHost(self.backend, self.supervisor)
+            host = SandboxModelHost(self.local, self.supervisor)
             self._models = ModelRegistry(host, models_dir=self.folders.models)
             for secret in self.settings.secrets:
                 self._models.redactor.add(secret)
@@ -269,3 +305,15 @@ def _admission(
         scale_log=scale_log,
         reserve=settings.reserve,
     )
+
+
+def _far(settings: Settings) -> Backend | None:
+    """Return the sandboxes of the server that is set; ``None`` is none."""
+    if settings.endpoint is None:
+        return None
+    # Imported on use: HTTP costs more than the whole SDK without it.
+    from sandbox_sdk.auth.client import Auth
+    from sandbox_sdk.backends.http import Connection, HttpBackend
+
+    auth = Auth.from_settings(settings)
+    return HttpBackend(Connection(settings.endpoint, auth, ca_file=settings.tls_ca_file))

@@ -27,11 +27,14 @@ class SandboxClient(Root[AsyncSandboxClient]):
     """The way in: makes sandboxes on this machine, and finds those made before.
 
     Needs no server, account or root. Use it with ``with``, or call ``close()``; either
-    ends every sandbox that was set up through it.
+    ends every sandbox that was set up through it. With an ``endpoint`` sandboxes live on a server
+    instead, and go on until ``cleanup()``, their ``timeout`` or their ``idle_timeout``.
 
     Args:
         auth_config: ``api_key``, ``client_id``, ``client_secret``; not needed on this machine.
         config: A ``config.yaml`` to read instead of those found, or a mapping shaped like one.
+        endpoint: A server whose sandboxes to use instead of this machine's, as in
+            ``unix:///run/sandbox-sdk/server.sock`` or ``https://HOST:PORT``.
         state_dir: Where records, workspaces and results are kept; by default the user's data
             folder.
         orchestrator: Settings of the section ``orchestrator``, for example
@@ -46,6 +49,7 @@ class SandboxClient(Root[AsyncSandboxClient]):
         auth_config: Mapping[str, object] | None = None,
         *,
         config: str | os.PathLike[str] | Mapping[str, object] | None = None,
+        endpoint: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         orchestrator: Mapping[str, object] | None = None,
     ) -> None:
@@ -53,6 +57,7 @@ class SandboxClient(Root[AsyncSandboxClient]):
             AsyncSandboxClient,
             auth_config,
             config=config,
+            endpoint=endpoint,
             state_dir=state_dir,
             orchestrator=orchestrator,
         )
@@ -346,7 +351,12 @@ class SandboxClient(Root[AsyncSandboxClient]):
         return SDKOrchestrator(self._call(self._core.get_orchestrator), self._portal)
 
     def validate_auth(self) -> AuthStatus:
-        """Return who the caller is and what they may do; on this machine no credentials count."""
+        """Return who the caller is and what they may do; on this machine no credentials count.
+
+        Raises:
+            AuthenticationError: The server does not know the caller.
+            ServerUnavailable: Nothing answered at the endpoint.
+        """
         return self._call(self._core.validate_auth)
 
     def reap(self) -> list[str]:

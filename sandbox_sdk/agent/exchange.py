@@ -32,7 +32,13 @@ class Output:
         self._kept_back: int | None = None
 
     def give(self, count: int) -> None:
-        """Take note of more bytes that the host takes."""
+        """Take note of more bytes that the host takes.
+
+        Raises:
+            ValueError: It is more than a window in all, so the host never had what it took.
+        """
+        if self.credit + (self._kept_back or 0) + count > frames.WINDOW:
+            raise ValueError("more credit than was used")
         if self._kept_back is None:
             self.credit += count
         else:

@@ -12,6 +12,7 @@ import anyio
 from sandbox_sdk.audit import Auditor, Watcher
 from sandbox_sdk.backends.base import Backend, Channel, LimitHits, Observer, Standing
 from sandbox_sdk.errors import SandboxError, SandboxNotFound
+from sandbox_sdk.store.base import Once
 from sandbox_sdk.values import (
     Collected,
     Ended,
@@ -43,18 +44,22 @@ class AuditedBackend:
         self._levels: dict[str, SecurityLevel] = {}
         backend.observe(auditor)
 
-    async def create(self, spec: SandboxSpec) -> SandboxInfo:
+    async def pin(self, spec: SandboxSpec) -> SandboxSpec:
+        """Replace a template's name by what it means now."""
+        return await self._backend.pin(spec)
+
+    async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox."""
         level = spec.security_level
         if not self._auditor.wants(level):
-            info = await self._backend.create(spec)
+            info = await self._backend.create(spec, once)
             self._levels[info.id] = level
             return info
         call = await self._auditor.begin(
             "sandbox.create", "", level, _asked(spec), content=spec.files or None
         )
         try:
-            info = await self._backend.create(spec)
+            info = await self._backend.create(spec, once)
         except BaseException as error:
             await call.failed(error)
             raise

@@ -16,6 +16,7 @@ from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.runs import runs
 from sandbox_sdk.cli.sandboxes import delete, export, list_
+from sandbox_sdk.cli.serve import serve
 from sandbox_sdk.cli.templates import template
 from sandbox_sdk.cli.verify import verify
 
@@ -28,7 +29,7 @@ def app() -> None:
 
 
 for _command in (
-    *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_),
+    *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_, serve),
 ):
     app.add_command(_command)
 for _group in (models, template, keys, audit):

@@ -40,14 +40,16 @@ class Options:
     Attributes:
         as_json: Whether to write JSON.
         state_dir: The state folder; ``None`` is what settings say.
+        endpoint: The address of a server; ``None`` is what settings say.
     """
 
     as_json: bool = False
     state_dir: Path | None = None
+    endpoint: str | None = None
 
 
 def global_options(command: Command) -> Command:
-    """Let a command take ``--json`` and ``--state-dir``, for ``run`` to find."""
+    """Let a command take ``--json``, ``--state-dir`` and ``--endpoint``, for ``run`` to find."""
 
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         options = context.ensure_object(Options)
@@ -69,7 +71,13 @@ def global_options(command: Command) -> Command:
         callback=keep,
         help="Where records, workspaces and models are kept.",
     )
-    return as_json(state_dir(command))
+    endpoint = click.option(
+        "--endpoint",
+        expose_value=False,
+        callback=keep,
+        help="A server whose sandboxes to use: unix:///PATH or https://HOST:PORT.",
+    )
+    return as_json(state_dir(endpoint(command)))
 
 
 class Failure(click.ClickException):
@@ -102,11 +110,13 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """What is set."""
-        return Settings.load(state_dir=self._options.state_dir)
+        return Settings.load(endpoint=self._options.endpoint, state_dir=self._options.state_dir)
 
     def client(self) -> AsyncSandboxClient:
         """Return a new client; enter it."""
-        return AsyncSandboxClient(state_dir=self._options.state_dir)
+        return AsyncSandboxClient(
+            endpoint=self._options.endpoint, state_dir=self._options.state_dir
+        )
 
     async def models_dir(self) -> Path:
         """Return the folder of installed models."""

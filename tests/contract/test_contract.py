@@ -16,6 +16,7 @@ import attrs
 import faces
 import pytest
 from host import GROUPS, ROOT
+from served import far
 
 from sandbox_sdk import SandboxClient
 from sandbox_sdk.client import AsyncSandboxClient
@@ -53,6 +54,7 @@ class Way:
         runtime: What makes the sandboxes.
         level: Their security level.
         ready: How many are kept ready.
+        where: ``here``, or ``far``: on a server, over a Unix socket.
     """
 
     face: str
@@ -60,9 +62,10 @@ class Way:
     runtime: str
     level: str
     ready: int
+    where: str = "here"
 
     def __str__(self) -> str:
-        return f"{self.face}-{self.runtime}-{self.level}"
+        return f"{self.where}-{self.face}-{self.runtime}-{self.level}"
 
     @property
     def settings(self) -> dict[str, object]:
@@ -81,6 +84,9 @@ WAYS = (
     Way("async", faces.open_async, "zygote", "low", 0),
     Way("async", faces.open_async, "bubblewrap", "medium", 0),
     Way("blocking", faces.open_blocking, "zygote", "medium", 2),
+    Way("async", far(faces.open_async), "zygote", "medium", 0, "far"),
+    Way("async", far(faces.open_async), "zygote", "high", 2, "far"),
+    Way("blocking", far(faces.open_blocking), "zygote", "medium", 2, "far"),
 )
 
 CASES = [

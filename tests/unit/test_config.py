@@ -213,24 +213,57 @@ def test_every_fault_comes_at_once_with_its_path_and_source() -> None:
     ]
 
 
-def test_an_endpoint_is_refused_and_so_are_placeholders_then() -> None:
+def test_placeholders_are_refused_with_an_endpoint() -> None:
     write("endpoint: https://api.sandbox.example.com\n" + DOCUMENTED)
     with pytest.raises(ConfigError) as caught:
         Settings.load()
     assert [line.split(":")[0] for line in caught.value.faults] == [
-        "endpoint",
         "api_key",
         "client_id",
         "client_secret",
     ]
-    assert "on this machine only" in str(caught.value)
 
 
-def test_an_endpoint_is_refused_from_anywhere() -> None:
-    with pytest.raises(ConfigError, match="this machine only"):
-        Settings.load(endpoint="https://x.example")
-    with pytest.raises(ConfigError, match="this machine only"):
-        Settings.load(environ={"SANDBOX_ENDPOINT": "https://x.example"})
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "unix:///run/user/1000/server.sock",
+        "https://sandboxes.example:8443",
+        "https://sandboxes.example/behind/a/path",
+        "http://localhost:8443",
+        "http://127.3.2.1",
+        "http://[::1]:8443",
+    ],
+)
+def test_an_endpoint_is_an_address_that_keeps_keys_to_itself(endpoint: str) -> None:
+    assert Settings.load(endpoint=endpoint).endpoint == endpoint
+    assert Settings.load(environ={"SANDBOX_ENDPOINT": endpoint}).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://sandboxes.example",
+        "http://10.0.0.1:8443",
+        "http://localhost.example",
+        "https://user:word@sandboxes.example",
+        "https://sandboxes.example/?key=x",
+        "https://sandboxes.example:port",
+        "https://",
+        "unix://run/server.sock",
+        "ftp://sandboxes.example",
+        "sandboxes.example",
+    ],
+)
+def test_any_other_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"^endpoint: |\n  endpoint: "):
+        Settings.load(endpoint=endpoint)
+
+
+def test_credentials_are_not_ignored_with_an_endpoint() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Settings.load({"api_key": "of mine"}, endpoint="https://sandboxes.example")
 
 
 def test_what_is_recorded_is_said_or_left_to_the_level() -> None:

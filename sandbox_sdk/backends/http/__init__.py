@@ -1,0 +1,8 @@
+"""Sandboxes on a server: the control plane over HTTP, one WebSocket to each sandbox in use."""
+
+from __future__ import annotations
+
+from sandbox_sdk.backends.http.backend import HttpBackend
+from sandbox_sdk.backends.http.connection import Connection
+
+__all__ = ["Connection", "HttpBackend"]

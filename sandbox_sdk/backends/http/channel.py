@@ -1,0 +1,270 @@
+"""The client's end of a channel through a server, which survives lost connections."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import attrs
+from aiohttp import WSMsgType
+
+from sandbox_sdk.backends.base import LimitHits
+from sandbox_sdk.backends.http.connection import WebSocket
+from sandbox_sdk.backends.protocol import (
+    ACK_BYTES,
+    ACK_FRAMES,
+    CLOSE_ENDED,
+    CLOSE_EXPIRED,
+    CLOSE_LOST,
+    CLOSE_REPLACED,
+)
+from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxNotFound, ServerUnavailable
+from sandbox_sdk.values import Ended, EndKind
+from sandbox_sdk.wire import from_json
+
+AGAIN_SECONDS = 20.0
+"""How long a lost connection is tried again; the server waits a little longer."""
+
+_CLOSE_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_WHY_LOST = {
+    CLOSE_LOST: "the server lost the session",
+    CLOSE_EXPIRED: "the credentials are no longer good",
+    CLOSE_REPLACED: "another connection took the session over",
+}
+
+Connect = Callable[[dict[str, str]], Awaitable[WebSocket]]
+"""Opens a WebSocket with a query."""
+
+
+@attrs.define(eq=False)
+class _Question:
+    """A question to the server, and its answer; none if the connection was lost meanwhile."""
+
+    answered: anyio.Event = attrs.field(factory=anyio.Event)
+    hits: LimitHits | None = None
+
+
+class HttpChannel:
+    """Frames over a WebSocket. ``receive`` has one user at a time, who keeps receiving.
+
+    What was sent is kept until the server has it: no more than the agent gave credit for.
+
+    Attributes:
+        why: What ended it, where that was not the sandbox's end.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self.why: Ended | None = None
+        self._connect = connect
+        self._token = secrets.token_hex(16)
+        self._socket: WebSocket | None = None
+        self._over = False
+        self._received = 0
+        self._since_ack = [0, 0]  # frames, bytes
+        self._kept: list[bytes] = []
+        self._first = 0
+        self._sending = anyio.Lock(fast_acquire=True)  # guards _kept, and the order of frames
+        self._numbers = itertools.count(1)
+        self._questions: dict[int, _Question] = {}
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            SandboxError: The server refused, or did not answer.
+        """
+        socket = await self._connect({"session": self._token})
+        await _greeting(socket)
+        self._socket = socket
+
+    def take_ahead(self) -> None:
+        """Return nothing: contexts are asked for over the channel."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send a frame; waits while the server does not read.
+
+        Raises:
+            ConnectionError: The agent, or the way to it, is gone.
+        """
+        async with self._sending:
+            if self._over:
+                raise ConnectionError("the channel is over")
+            self._kept.append(frame)
+            if self._socket is not None:
+                # What has been kept will come to the agent, so nobody may take it for unsent.
+                with anyio.CancelScope(shield=True):
+                    await self._write(self._socket, frame)
+
+    async def receive(self) -> bytes:
+        """Return the next frame; a lost connection is made anew meanwhile.
+
+        Raises:
+            ConnectionError: The agent, or the way to it, is gone.
+            ProtocolError: What came is not what a server sends.
+        """
+        while True:
+            socket = self._socket
+            if socket is None:
+                await self._resume()
+                continue
+            message = await socket.receive()
+            if message.type is WSMsgType.BINARY:
+                frame: bytes = message.data
+                await self._count(frame)
+                return frame
+            if message.type is WSMsgType.TEXT:
+                await self._hear(message.data)
+            else:
+                self._lose(socket.close_code)
+
+    async def ask(self) -> LimitHits | None:
+        """Return what the kernel counted; ``None`` if the connection is lost now."""
+        socket = self._socket
+        if socket is None or self._over:
+            return None
+        number, question = next(self._numbers), _Question()
+        self._questions[number] = question
+        try:
+            await socket.send_str(json.dumps({"ask": number}))
+            await question.answered.wait()
+        except ConnectionError:
+            return None
+        finally:
+            self._questions.pop(number, None)
+        return question.hits
+
+    async def aclose(self) -> None:
+        """Take leave of the server, which ends all that runs in this session. Idempotent."""
+        self._end()
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            with anyio.move_on_after(_CLOSE_SECONDS):  # a dead server does not answer
+                await socket.close()
+
+    async def _write(self, socket: WebSocket, frame: bytes) -> None:
+        try:
+            await socket.send_bytes(frame)
+        except ConnectionError:
+            return  # whoever receives notices, and sends it again
+
+    async def _count(self, frame: bytes) -> None:
+        self._received += 1
+        self._since_ack[0] += 1
+        self._since_ack[1] += len(frame)
+        if self._since_ack[0] >= ACK_FRAMES or self._since_ack[1] >= ACK_BYTES:
+            self._since_ack = [0, 0]
+            if self._socket is not None:
+                try:
+                    await self._socket.send_str(json.dumps({"ack": self._received}))
+                except ConnectionError:
+                    return  # the next connection begins with the count
+
+    async def _hear(self, text: str) -> None:
+        match _loads(text):
+            case {"ack": int() as count}:
+                async with self._sending:
+                    self._forget(count)
+            case {"answer": int() as number, "limit_hits": hits}:
+                if (question := self._questions.get(number)) is not None:
+                    question.hits = from_json(LimitHits, hits, lenient=True)
+                    question.answered.set()
+            case said:
+                raise ProtocolError(f"the server said {str(said)[:100]!r}")
+
+    def _forget(self, count: int) -> None:
+        gone = count - self._first
+        if not 0 <= gone <= len(self._kept):
+            raise ProtocolError(f"the server has {count} frames of those sent, which cannot be")
+        del self._kept[:gone]
+        self._first = count
+
+    def _lose(self, code: int | None) -> None:
+        """Take note of a closed connection.
+
+        Raises:
+            ConnectionError: It was closed for good.
+        """
+        self._socket = None
+        for question in self._questions.values():
+            question.answered.set()
+        if code == CLOSE_ENDED or self._over:
+            self._end()
+            raise ConnectionError("the sandbox has ended, or the channel was closed")
+        if code in _WHY_LOST:
+            raise self._give_up(_WHY_LOST[code])
+
+    async def _resume(self) -> None:
+        """Connect again, and send what never came.
+
+        Raises:
+            ConnectionError: That was in vain.
+        """
+        pause, last = _FIRST_PAUSE, "nothing answered"
+        with anyio.move_on_after(AGAIN_SECONDS):
+            while not self._over:
+                query = {"session": self._token, "received": str(self._received)}
+                try:
+                    socket = await self._connect(query)
+                    received, resumed = await _greeting(socket)
+                except (SandboxClosed, SandboxNotFound) as error:
+                    self._end()
+                    raise ConnectionError("the sandbox has ended") from error
+                except ServerUnavailable as error:
+                    last = str(error)
+                    await anyio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    continue
+                if not resumed:
+                    await socket.close()
+                    raise self._give_up("the server lost the session")
+                async with self._sending:
+                    self._forget(received)
+                    self._since_ack = [0, 0]
+                    for frame in self._kept:
+                        await self._write(socket, frame)
+                    self._socket = socket
+                return
+        raise self._give_up(f"the connection was lost, and {last}")
+
+    def _give_up(self, why: str) -> ConnectionError:
+        if not self._over:
+            self.why = Ended(kind=EndKind.INFRA, detail=why)
+        self._end()
+        return ConnectionError(why)
+
+    def _end(self) -> None:
+        self._over = True
+        for question in self._questions.values():
+            question.answered.set()
+
+
+async def _greeting(socket: WebSocket) -> tuple[int, bool]:
+    """Return how many frames the server has of this session, and whether it knew it.
+
+    Raises:
+        ServerUnavailable: The connection was lost at once.
+        ProtocolError: It says something else.
+    """
+    message = await socket.receive()
+    if message.type is WSMsgType.TEXT:
+        match _loads(message.data):
+            case {"received": int() as received, "resumed": bool() as resumed}:
+                return received, resumed
+            case said:
+                raise ProtocolError(f"the server began with {str(said)[:100]!r}")
+    if socket.close_code == CLOSE_LOST:
+        return 0, False
+    raise ServerUnavailable("the server hung up at once")
+
+
+# Any: what JSON gave, for the patterns to look at.
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the server said what is no JSON: {error}") from error

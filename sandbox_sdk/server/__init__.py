@@ -1,0 +1,1 @@
+"""A server: a backend over HTTP, for many tenants, each with sandboxes of its own."""

@@ -1,0 +1,176 @@
+"""The control plane: what each route does for a tenant."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from importlib.metadata import version
+
+import anyio
+import attrs
+
+from sandbox_sdk.backends.base import LimitHits, Standing
+from sandbox_sdk.backends.protocol import (
+    KEY_HEADER,
+    Asked,
+    Caller,
+    HowEnded,
+    Page,
+    Pinned,
+    Stopping,
+    Usages,
+)
+from sandbox_sdk.errors import ConfigError, RequestRefused, ServerUnavailable
+from sandbox_sdk.server.calls import Call, parse
+from sandbox_sdk.server.rules import admit
+from sandbox_sdk.store.base import Once
+from sandbox_sdk.values import MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
+
+LARGEST_CREATE = 80 * MIB
+"""Longest body of a creation: 50 MiB of files as base64, and the rest."""
+
+MOST_LISTED = 1000
+"""Most records of a page, and most ids of a question about usage."""
+
+LONGEST_WAIT = 60.0
+"""Longest time in seconds that a question for a sandbox's end waits for it."""
+
+_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LONGEST_DETAIL = 500
+# How a client may say that its own sandbox ended; the rest is for the host to find.
+_SAYABLE = frozenset({EndKind.OK, EndKind.CANCELLED, EndKind.SANDBOX_DIED})
+
+
+async def whoami(call: Call) -> Caller:
+    """Return who calls, and what they may do."""
+    principal = call.principal
+    return Caller(
+        tenant=principal.tenant,
+        subject=principal.subject,
+        method=principal.method,
+        scopes=tuple(sorted(principal.scopes)),
+        expires_at=principal.expires_at,
+        server=version("sandbox-sdk"),
+    )
+
+
+async def pin(call: Call) -> Pinned:
+    """Return a spec with its template's name replaced by what it means now."""
+    asked = await call.value(SandboxSpec, most=LARGEST_CREATE)
+    bare = attrs.evolve(asked, files={})
+    admitted = admit(bare, call.offered, call.tenants.settings, shared=call.tenants.shared)
+    return Pinned(spec=await call.tenant.backend.pin(admitted))
+
+
+async def create(call: Call) -> SandboxInfo:
+    """Record a sandbox, once for each idempotency key."""
+    _refuse_if_draining(call)
+    body = await call.read(most=LARGEST_CREATE)
+    once = _once(call, body)
+    with call.tenant.alone(once):
+        asked = await parse(SandboxSpec, body)
+        spec = admit(asked, call.offered, call.tenants.settings, shared=call.tenants.shared)
+        return _shown(await call.tenant.create(spec, once))
+
+
+async def find(call: Call) -> SandboxInfo:
+    """Return a record."""
+    return _shown(await call.tenant.backend.get(call.id))
+
+
+async def list_(call: Call) -> Page:
+    """Return a page of records."""
+    most = int(call.number("limit", 100, most=MOST_LISTED)) or 1
+    after = _read_cursor(call.query("after"))
+    records = await call.tenant.backend.list(include_internal=call.query("internal") == "true")
+    left = [each for each in records if after is None or (each.created_at, each.id) > after]
+    page, rest = left[:most], left[most:]
+    return Page(sandboxes=tuple(map(_shown, page)), next=_cursor(page[-1]) if rest else None)
+
+
+async def start(call: Call) -> Standing:
+    """Set a sandbox up."""
+    _refuse_if_draining(call)
+    await call.tenant.backend.get(call.id)
+    standing = await call.tenant.start(call.id)
+    return attrs.evolve(standing, info=_shown(standing.info))
+
+
+async def stop(call: Call) -> SandboxInfo:
+    """End a sandbox."""
+    why = (await call.value(Stopping)).why
+    if why is not None:
+        if why.kind not in _SAYABLE:
+            raise ConfigError(f"why.kind: {why.kind} is for the server to find, not to be told")
+        why = attrs.evolve(why, detail=why.detail[:_LONGEST_DETAIL])
+    return _shown(await call.tenant.backend.stop(call.id, why))
+
+
+async def delete(call: Call) -> None:
+    """Delete a sandbox with all that is kept of it."""
+    await call.tenant.delete(call.id)
+
+
+async def usage(call: Call) -> Usages:
+    """Return what sandboxes use now."""
+    asked = await call.value(Asked)
+    if len(asked.ids) > MOST_LISTED:
+        raise ConfigError(f"ids: are {len(asked.ids)}, more than {MOST_LISTED}")
+    return Usages(usage=await call.tenant.backend.usage(asked.ids))
+
+
+async def limit_hits(call: Call) -> LimitHits:
+    """Return what the kernel counted."""
+    await call.tenant.backend.get(call.id)
+    return await call.tenant.backend.limit_hits(call.id)
+
+
+async def ended(call: Call) -> HowEnded:
+    """Wait for a sandbox's end, for a while."""
+    seconds = call.number("wait", 0, most=LONGEST_WAIT)
+    info = await call.tenant.backend.get(call.id)
+    if info.state is not SandboxState.RUNNING or not call.tenant.runs(call.id):
+        return HowEnded(state=info.state, ended=info.ended)
+    with anyio.move_on_after(seconds):
+        how = await call.tenant.backend.ended(call.id)
+        return HowEnded(state=SandboxState.STOPPED, ended=how)
+    return HowEnded(state=SandboxState.RUNNING)
+
+
+def _refuse_if_draining(call: Call) -> None:
+    if call.draining:
+        raise ServerUnavailable(
+            "the server is about to end and starts nothing new: try again when it is back",
+            retry_after=5.0,
+        )
+
+
+def _once(call: Call, body: bytes) -> Once | None:
+    key = call.request.headers.get(KEY_HEADER)
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise RequestRefused(f"{KEY_HEADER}: must be 1 to 128 of A-Z, a-z, 0-9, _ . : and -")
+    scope = f"{call.principal.subject}\n{call.request.method} {call.request.path}"
+    return Once(scope=scope, key=key, digest=hashlib.sha256(body).digest())
+
+
+def _shown(info: SandboxInfo) -> SandboxInfo:
+    """A record as clients see it: processes of the server are none of theirs."""
+    return attrs.evolve(info, owner_pid=None)
+
+
+def _cursor(info: SandboxInfo) -> str:
+    return base64.urlsafe_b64encode(f"{info.created_at!r} {info.id}".encode()).decode()
+
+
+def _read_cursor(text: str) -> tuple[float, str] | None:
+    if not text:
+        return None
+    try:
+        at, _, id_ = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
+        return float(at), id_
+    except (ValueError, binascii.Error):
+        raise RequestRefused("after: is no cursor that this server gave out") from None

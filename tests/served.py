@@ -1,0 +1,116 @@
+"""Servers for tests: one in this process, whose parts are at hand, or a real one beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from sandbox_sdk.auth import principal
+from sandbox_sdk.config import Settings
+from sandbox_sdk.errors import AuthenticationError
+from sandbox_sdk.server import routes
+from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.principals import Authenticator, Peers
+from sandbox_sdk.server.serving import Listener, serve
+from sandbox_sdk.server.settings import ServerSettings
+from sandbox_sdk.server.sockets import listen_tcp, listen_unix
+
+ALLOW = ("low", "waivers", "host-template")
+"""What is offered to a contract's clients: all that sandboxes of this machine are."""
+
+EVERYTHING = ServerSettings(allow=frozenset(ALLOW), drain_seconds=0.5)  # type: ignore[arg-type]
+
+Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
+
+
+class Keys:
+    """Knows callers by their keys: ``Bearer TENANT`` may do all, ``Bearer TENANT-reader`` read."""
+
+    async def authenticate(self, authorization: str) -> principal.Principal:
+        tenant, _, role = authorization.removeprefix("Bearer ").partition("-")
+        if not tenant or tenant == "nobody":
+            raise AuthenticationError("no such key")
+        scopes = frozenset({routes.READ}) if role == "reader" else frozenset({principal.EVERYTHING})
+        return principal.Principal(
+            tenant=tenant, subject=role or "admin", method="api_key", scopes=scopes
+        )
+
+
+@asynccontextmanager
+async def serving(
+    state_dir: Path, offered: ServerSettings = EVERYTHING, *, peers: Peers | None = None
+) -> AsyncGenerator[tuple[Server, str]]:
+    """Serve on a Unix socket in this process; give the server and its endpoint."""
+    # Short: the kernel takes no longer path of a socket than 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "server.sock"
+        listener = Listener(socket=listen_unix(path))
+        settings = Settings.load(state_dir=state_dir, config={})
+        async with serve(settings, offered, [listener], peers=peers) as server:
+            yield server, f"unix://{path}"
+
+
+@asynccontextmanager
+async def serving_tcp(
+    state_dir: Path, authenticator: Authenticator, offered: ServerSettings = EVERYTHING
+) -> AsyncGenerator[tuple[Server, str]]:
+    """Serve on loopback in this process; give the server and its endpoint."""
+    listening = listen_tcp("127.0.0.1", 0, is_protected=False)
+    port = listening.getsockname()[1]
+    settings = Settings.load(state_dir=state_dir, config={})
+    async with serve(
+        settings, offered, [Listener(socket=listening)], authenticator=authenticator
+    ) as server:
+        yield server, f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def process(
+    state_dir: Path, *options: str, pool_size: int = 0
+) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
+    """Start ``sandbox-sdk serve``; give its process and its endpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "server.sock"
+        words = [sys.executable, "-m", "sandbox_sdk", "serve", "--state-dir", str(state_dir)]
+        words += ["--socket", str(path), "--drain-seconds", "0.5", *options]
+        environment = {**os.environ, "SANDBOX_ORCHESTRATOR_POOL_SIZE": str(pool_size)}
+        log = Path(folder) / "log"
+        with log.open("wb") as stderr:
+            running = await anyio.open_process(words, stderr=stderr, env=environment)
+        async with running:
+            assert running.stdout is not None
+            first = b""
+            while not first.endswith(b"\n"):
+                try:
+                    first += await running.stdout.receive()
+                except anyio.EndOfStream:
+                    raise AssertionError(log.read_text()) from None
+            try:
+                yield running, f"unix://{path}"
+            finally:
+                if running.returncode is None:
+                    running.send_signal(signal.SIGTERM)
+
+
+def far(open_client: Open) -> Open:
+    """Return what opens a client of a server of its own, instead of one of this machine."""
+
+    @asynccontextmanager
+    async def open_far(state_dir: Path, settings: dict[str, object]) -> AsyncGenerator[Any]:
+        allowed = [word for each in ALLOW for word in ("--allow", each)]
+        async with (
+            process(state_dir / "server", *allowed) as (_, endpoint),
+            open_client(state_dir / "client", {**settings, "endpoint": endpoint}) as client,
+        ):
+            yield client
+
+    return open_far
