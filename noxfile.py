@@ -166,7 +166,7 @@ def attacks(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """What is repeated for hours: 100,000 sandboxes, and 1,000 owners killed at any moment."""
+    """What is repeated for hours: sandboxes, killed owners and batches, tasks of a real model."""
     session.install(*EVERYTHING, *_group("test"))
     session.run("pytest", "-s", "-m", "soak", "tests/e2e", "tests/property", *session.posargs)
 

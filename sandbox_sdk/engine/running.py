@@ -65,6 +65,7 @@ class Running:
     final: Usage | None = None
     _gauge: Gauge | None = None
     _watched: Watch | None = None
+    _cpu_seen: float = 0.0
 
     async def end(self, verdict: Ended | None) -> None:
         """End the sandbox for this reason, unless it is ending for another, and wait.
@@ -141,6 +142,7 @@ class Running:
             used = self._group_usage()
         except OSError:  # between its end and our notice of it
             return Usage(sandbox_id=self.sandbox_id, reason="the sandbox has ended")
+        self._cpu_seen = max(self._cpu_seen, used.cpu_seconds or 0.0)
         peak, peak_source, reason = self._peak(used)
         return Usage(
             sandbox_id=self.sandbox_id,
@@ -194,7 +196,8 @@ class Running:
         seen = self._watched.peak_bytes if self._watched else None
         return Usage(
             sandbox_id=self.sandbox_id,
-            cpu_seconds=self.launched.cpu_seconds,
+            # What nobody waited for is not in it, and may have been seen.
+            cpu_seconds=max(self.launched.cpu_seconds, self._cpu_seen),
             memory_bytes=0,
             memory_peak_bytes=seen,
             pids=0,

@@ -31,7 +31,7 @@ ROOTS = [
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
 
-KEY = SigningKey.generate()
+KEY = SigningKey(bytes(range(32)))  # the same in all processes that run these tests
 TRUSTED = [Verifier(name="log", key=KEY.public)]
 POINT = Checkpoint(origin="log", size=7, root=bytes(range(32)))
 

@@ -320,17 +320,21 @@ async def test_two_cannot_drive_one_run(bench: BatchBench, asked: Asked) -> None
     assert (await bench.run(ECHO)).id == opened.run.id
 
 
+async def lose_lease(run: Path) -> None:
+    lease = anyio.Path(run / "lease.json")
+    told = json.loads(await lease.read_bytes())
+    await lease.unlink()
+    await lease.write_text(json.dumps({"owner": None, "fence": told["fence"]}))
+
+
 async def test_a_driver_that_was_taken_for_dead_writes_nothing_more(
     bench: BatchBench, asked: Asked
 ) -> None:
     opened = await bench.open({**ECHO, "max_concurrency": 1})
     assert isinstance(opened, BatchRun)
-    lease = opened.run.folder / "lease.json"
 
     async def lose() -> None:
-        told = json.loads(lease.read_bytes())
-        await anyio.Path(lease).unlink()
-        await anyio.Path(lease).write_text(json.dumps({"owner": None, "fence": told["fence"]}))
+        await lose_lease(opened.run.folder)
 
     asked.at[3] = lose
     await opened.drive()
@@ -341,6 +345,20 @@ async def test_a_driver_that_was_taken_for_dead_writes_nothing_more(
     result = await bench.run(ECHO)
     assert result.counted == 6
     assert result.kept == 2
+
+
+async def test_a_driver_that_was_taken_for_dead_writes_no_tables(
+    bench: BatchBench, asked: Asked
+) -> None:
+    opened = await bench.open({**ECHO, "max_concurrency": 1})
+    assert isinstance(opened, BatchRun)
+
+    opened.cancel_rest()  # so that nothing is recorded between the loss and the end
+    await lose_lease(opened.run.folder)
+    await opened.drive()
+    assert opened.result().status == "degraded"
+    assert not (opened.run.folder / "outcomes.csv").exists()
+    assert (await bench.run(ECHO)).counted == 6
 
 
 async def test_only_the_scorer_changed_asks_no_model(bench: BatchBench, asked: Asked) -> None:

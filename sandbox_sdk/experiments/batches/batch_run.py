@@ -224,7 +224,7 @@ class BatchRun:
         try:
             if self._failure is None:
                 ledger = self.run.ledger
-                await anyio.to_thread.run_sync(write_tables, self._record)
+                await anyio.to_thread.run_sync(self._write_tables)
                 await self.run.note(
                     "run.finished",
                     status="complete" if ledger.done == len(self.run.plan) else "partial",
@@ -234,6 +234,10 @@ class BatchRun:
             self._degrade(error)
         finally:
             await self.run.aclose()
+
+    def _write_tables(self) -> None:
+        with self.run.held():
+            write_tables(self._record)
 
 
 async def record_of(run: OpenRun) -> RunRecord:

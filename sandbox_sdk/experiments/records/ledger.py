@@ -254,6 +254,8 @@ class Ledger:
 
     def _bill(self, index: int, running: _Running) -> None:
         """List the calls of an attempt that is over, of which no answer was recorded."""
+        if running.asked is None and not running.grading:
+            return
         billed = partial(PossiblyBilled, trial=self._keys[index], attempt=running.attempt)
         if running.asked is not None and running.row.reused is None:
             self.possibly_billed.append(billed(call=running.asked))

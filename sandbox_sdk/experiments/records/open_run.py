@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,14 @@ class OpenRun:
         event = self.journal.append(type, **data)
         await self.journal.commit()
         return event
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep others from taking the run over while the context lasts, which blocks on the disk.
+
+        Raises:
+            SandboxBusy: Another process has taken it over.
+        """
+        return self._lease.held()
 
     async def aclose(self) -> None:
         """Make durable what is pending, and let others drive the run. Idempotent."""
