@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
@@ -236,6 +235,8 @@ def parse_endpoint(value: object, path: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address  # imported on use: only addresses of servers need it
+
     if host == "localhost":
         return True
     try:

@@ -31,6 +31,9 @@ from sandbox_sdk.values import MIB, EndKind, SandboxInfo, SandboxSpec, SandboxSt
 LARGEST_CREATE = 80 * MIB
 """Longest body of a creation: 50 MiB of files as base64, and the rest."""
 
+LARGEST_PIN = 8 * MIB
+"""Longest body of a spec without files."""
+
 MOST_LISTED = 1000
 """Most records of a page, and most ids of a question about usage."""
 
@@ -58,7 +61,7 @@ async def whoami(call: Call) -> Caller:
 
 async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
-    asked = await call.value(SandboxSpec, most=LARGEST_CREATE)
+    asked = await call.value(SandboxSpec, most=LARGEST_PIN)
     bare = attrs.evolve(asked, files={})
     admitted = admit(bare, call.offered, call.tenants.settings, shared=call.tenants.shared)
     return Pinned(spec=await call.tenant.backend.pin(admitted))
@@ -67,12 +70,13 @@ async def pin(call: Call) -> Pinned:
 async def create(call: Call) -> SandboxInfo:
     """Record a sandbox, once for each idempotency key."""
     _refuse_if_draining(call)
-    body = await call.read(most=LARGEST_CREATE)
-    once = _once(call, body)
-    with call.tenant.alone(once):
-        asked = await parse(SandboxSpec, body)
-        spec = admit(asked, call.offered, call.tenants.settings, shared=call.tenants.shared)
-        return _shown(await call.tenant.create(spec, once))
+    async with call.tenant.heavy:
+        body = await call.read(most=LARGEST_CREATE)
+        once = _once(call, body)
+        with call.tenant.alone(once):
+            asked = await parse(SandboxSpec, body)
+            spec = admit(asked, call.offered, call.tenants.settings, shared=call.tenants.shared)
+            return _shown(await call.tenant.create(spec, once))
 
 
 async def find(call: Call) -> SandboxInfo:

@@ -88,7 +88,8 @@ class Hub:
         if self.over:
             raise not_running(self.id)
         line = self._lines.get(token)
-        if line.owner != owner if line is not None else len(self._lines) >= most:
+        may = len(self._lines) < most if line is None else line.owner == owner
+        if not may:
             raise QuotaExceeded(
                 f"sandbox {self.id} has {len(self._lines)} connections, as many as it may: close "
                 "a client that uses it",

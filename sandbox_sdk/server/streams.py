@@ -46,6 +46,11 @@ async def collect(call: Call) -> web.StreamResponse:
     if len(wanted.patterns) > _MOST_PATTERNS:
         raise ConfigError(f"patterns: are {len(wanted.patterns)}, more than {_MOST_PATTERNS}")
     await call.tenant.backend.get(call.id)
+    async with call.tenant.heavy:
+        return await _collect(call, wanted)
+
+
+async def _collect(call: Call, wanted: Wanted) -> web.StreamResponse:
     holding = await run_sync(tempfile.TemporaryDirectory)
     try:
         folder = Path(holding.name)

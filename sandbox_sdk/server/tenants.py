@@ -28,6 +28,7 @@ from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
 
+_HEAVY_AT_ONCE = 8
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -55,12 +56,14 @@ class Tenant:
         name: The tenant.
         backend: Where its sandboxes live.
         quota: How much it may have.
+        heavy: Limits requests that take much memory or disk while they run.
     """
 
     def __init__(self, name: str, opened: Opened, quota: Quota, *, recorded: int) -> None:
         self.name = name
         self.backend = opened.backend
         self.quota = quota
+        self.heavy = anyio.CapacityLimiter(_HEAVY_AT_ONCE)
         self._opened = opened
         self._recorded = recorded
         self._hubs: dict[str, Hub] = {}
@@ -73,6 +76,9 @@ class Tenant:
         Raises:
             QuotaExceeded: The tenant has as many as it may.
         """
+        if self._recorded >= self.quota.sandboxes:
+            # Requests that came again were counted again.
+            self._recorded = len(await self.backend.list(include_internal=True))
         if self._recorded >= self.quota.sandboxes:
             raise QuotaExceeded(
                 f"there are {self._recorded} sandboxes, as many as this tenant may have: delete "

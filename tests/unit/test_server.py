@@ -240,7 +240,7 @@ async def test_the_client_sends_a_lost_request_again_with_its_key(
     """The answer of the first try is lost; one sandbox is made all the same."""
     tenant = await server[0]._tenants.of("one")
     create = tenant.create
-    failures = [ConnectionResetError("lost"), ConnectionResetError("lost")]
+    failures = [errors.ServerUnavailable("lost"), errors.ServerUnavailable("lost")]
 
     async def losing(*args: Any) -> Any:
         made = await create(*args)

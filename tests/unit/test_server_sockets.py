@@ -134,3 +134,16 @@ async def test_tls_is_spoken_with_the_certificate_of_the_files(tmp_path: Path) -
         async with client(trusted=tmp_path / "none.pem") as wrong:
             with pytest.raises(ConfigError, match=r"tls\.ca_file"):
                 await wrong.validate_auth()
+
+
+@pytest.mark.anyio
+async def test_a_loop_that_forks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type("Loop", (), {"__module__": "uvloop.loop"})()
+    settings = Settings.load(state_dir=tmp_path, config={})
+    with monkeypatch.context() as patch:
+        patch.setattr("sandbox_sdk.server.serving.asyncio.get_running_loop", lambda: other)
+        starting = serve(settings, ServerSettings(), [])
+        with pytest.raises(ConfigError, match="uvloop"):
+            await starting.__aenter__()
