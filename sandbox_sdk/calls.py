@@ -148,13 +148,11 @@ async def run_command(
     """
     began = time.monotonic()
     collector = Collector(link.resources.output_bytes, until_answer=False)
-    with link.watching("command", request["argv"]) as watched:
-        exchange = await link.start({"kind": "command", **request}, collector)
-        verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
-        ended = collector.measured(await link.judge(exchange, verdict))
-        watched.finished(ended)
+    exchange = await link.start({"kind": "command", **request}, collector)
+    verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
+    ended = await link.judge(exchange, verdict)
     return CommandResult(
-        ended=ended,
+        ended=collector.measured(ended),
         stdout_bytes=collector.stdout,
         stderr_bytes=collector.stderr,
         duration=time.monotonic() - began,

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import valid_signals
-from typing import Any
 
 from sandbox_sdk.agent.frames import MAX_FRAME
 from sandbox_sdk.errors import ConfigError
@@ -24,7 +23,7 @@ def command(
     cwd: str | None,
     env: Mapping[str, str] | None,
     terminal: Mapping[str, int] | None = None,
-) -> dict[str, Any]:  # Any: JSON, as the agent reads it
+) -> dict[str, object]:
     """Return a command as the agent is asked for it.
 
     Raises:
@@ -56,7 +55,7 @@ def command(
         raise ConfigError(
             f"command: more than {_LARGEST} characters with its environment; write them to files"
         )
-    request: dict[str, Any] = {"argv": argv, "cwd": cwd, "env": dict(env or {})}
+    request: dict[str, object] = {"argv": argv, "cwd": cwd, "env": dict(env or {})}
     return request if terminal is None else {**request, "terminal": terminal}
 
 
