@@ -148,11 +148,13 @@ async def run_command(
     """
     began = time.monotonic()
     collector = Collector(link.resources.output_bytes, until_answer=False)
-    exchange = await link.start({"kind": "command", **request}, collector)
-    verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
-    ended = await link.judge(exchange, verdict)
+    with link.watching("command", request["argv"]) as watched:
+        exchange = await link.start({"kind": "command", **request}, collector)
+        verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
+        ended = collector.measured(await link.judge(exchange, verdict))
+        watched.finished(ended)
     return CommandResult(
-        ended=collector.measured(ended),
+        ended=ended,
         stdout_bytes=collector.stdout,
         stderr_bytes=collector.stderr,
         duration=time.monotonic() - began,

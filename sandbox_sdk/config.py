@@ -21,7 +21,6 @@ from sandbox_sdk.config_file import read_configuration, read_file
 from sandbox_sdk.config_keys import (
     CREDENTIALS,
     DOCUMENTED_KEY,
-    KEYS,
     LARGEST_UID,
     TOP,
     Sources,
@@ -81,7 +80,8 @@ class Settings:
         encryption_key: The master key or passphrase under which keys are kept.
         encryption_key_file: A file that holds it; goes before one from a variable or file.
         key_is_argument: Whether ``encryption_key`` is an argument, which goes before any file.
-        enable_audit_logs: Without effect in this version.
+        enable_audit_logs: Whether what is done is recorded; ``None`` is at ``high`` and above.
+        audit_keep_days: Days after which what was recorded is removed; ``None`` is never.
         auto_scaling: Whether demand and memory decide how many sandboxes stand ready and run at
             once, within ``pool_size`` and ``max_concurrency``; else those are fixed numbers.
         pool_size: Sandboxes kept ready at most, once some were asked for; 0 keeps none.
@@ -107,7 +107,8 @@ class Settings:
     encryption_key: str | None = attrs.field(default=None, repr=False)
     encryption_key_file: Path | None = None
     key_is_argument: bool = False
-    enable_audit_logs: bool = False
+    enable_audit_logs: bool | None = None
+    audit_keep_days: int | None = None
     auto_scaling: bool = True
     pool_size: int = 16
     max_concurrency: int | None = None
@@ -233,13 +234,3 @@ def _warn(settings: Settings, written: Mapping[str, Written]) -> None:
     key = written.get("security.encryption_key")
     if key is not None and (what := _key_warning(key)):
         warnings.warn(what, stacklevel=3)
-    idle = {
-        "security.enable_audit_logs": "NO audit log is written",
-    }
-    told = [
-        f"{key} ({what})"
-        for key, what in idle.items()
-        if key in written and getattr(settings, KEYS[key].field) is not False
-    ]
-    if told:
-        warnings.warn(f"without effect in this version: {', '.join(told)}", stacklevel=3)

@@ -109,6 +109,7 @@ KEYS: Mapping[str, Key] = {
     "security.encryption_key": Key("settings", "encryption_key", _parse_encryption_key),
     "security.encryption_key_file": Key("settings", "encryption_key_file", _parse_path),
     "security.enable_audit_logs": Key("settings", "enable_audit_logs", parse_flag),
+    "security.audit_keep_days": Key("settings", "audit_keep_days", parse_count),
     "orchestrator.auto_scaling": Key("settings", "auto_scaling", parse_flag),
     "orchestrator.pool_size": Key("settings", "pool_size", _parse_pool_size),
     "orchestrator.max_concurrency": Key("settings", "max_concurrency", parse_count),
@@ -134,10 +135,11 @@ TOP = frozenset(path.partition(".")[0] for path in KEYS)
 
 _NULL_IS_A_VALUE = frozenset({"timeout", "idle_timeout"})
 _WITHOUT_SECTION = {
-    # Named so by the documentation.
+    # Named so by the documentation, and the last one like them.
     "SANDBOX_ENCRYPTION_KEY": "security.encryption_key",
     "SANDBOX_ENCRYPTION_KEY_FILE": "security.encryption_key_file",
     "SANDBOX_ENABLE_AUDIT_LOGS": "security.enable_audit_logs",
+    "SANDBOX_AUDIT_KEEP_DAYS": "security.audit_keep_days",
 }
 _VARIABLES = _WITHOUT_SECTION | {
     f"SANDBOX_{path.replace('.', '_').upper()}": path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as errors
+import hashlib
 import os
 from collections.abc import (
     AsyncGenerator,
@@ -118,14 +119,23 @@ class AsyncFiles:
         Raises:
             FileError: As ``write``.
         """
-        call = await self._start({"op": "write", "path": path})
-        try:
-            async for data in chunks:
-                await call.send(data)
-            await call.send_eof()
-            await call.answer(path)
-        finally:
-            await call.abandon()
+        self._check_path(path, "path")
+        link = await self._link()
+        with link.watching("file.write", path=path) as watched:
+            sha256, size = hashlib.sha256(), 0
+            call = await self._start({"op": "write", "path": path})
+            try:
+                async for data in chunks:
+                    if link.watched:
+                        sha256.update(data)
+                        size += len(data)
+                    await call.send(data)
+                await call.send_eof()
+                await call.answer(path)
+            finally:
+                await call.abandon()
+            if link.watched:
+                watched.wrote(sha256=sha256.hexdigest(), bytes=size)
 
     async def upload(self, local_path: str | os.PathLike[str], path: str) -> None:
         """Copy a local file into the sandbox.
@@ -213,7 +223,7 @@ class AsyncFiles:
         Raises:
             FileError: It is missing, not empty, or not permitted.
         """
-        await self._ask({"op": "remove", "path": path, "recursive": recursive})
+        await self._change({"op": "remove", "path": path, "recursive": recursive})
 
     async def move(self, path: str, target: str) -> None:
         """Rename a file or folder, replacing a file at the target.
@@ -221,7 +231,7 @@ class AsyncFiles:
         Raises:
             FileError: It is missing, or the target is a folder that is not empty.
         """
-        await self._ask({"op": "move", "path": path, "target": target})
+        await self._change({"op": "move", "path": path, "target": target})
 
     async def make_dir(self, path: str) -> None:
         """Make a folder and its parents; nothing happens if it is there.
@@ -229,7 +239,7 @@ class AsyncFiles:
         Raises:
             FileError: Something else is in the way, or not permitted.
         """
-        await self._ask({"op": "make_dir", "path": path})
+        await self._change({"op": "make_dir", "path": path})
 
     async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[FileEvent]:
         """Yield what changes in a folder, as it happens; close the iterator to end the watch.
@@ -267,6 +277,13 @@ class AsyncFiles:
             await call.answer(path)
         finally:
             await call.abandon()
+
+    async def _change(self, request: Mapping[str, Any]) -> None:
+        """Have something changed, of which whoever watches takes note."""
+        about = {name: request[name] for name in ("path", "target", "recursive") if name in request}
+        self._check_path(request["path"], "path")
+        with (await self._link()).watching(f"file.{request['op']}", **about):
+            await self._ask(request)
 
     async def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         call = await self._start(request)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 
 from sandbox_sdk import verdicts
-from sandbox_sdk.backends.base import Backend
+from sandbox_sdk.backends.base import Backend, Watched, Watcher
 from sandbox_sdk.backends.exchanges import Exchange, Exchanges, Sink
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.errors import IdleTimeout, LifetimeExceeded, SandboxEnded
@@ -21,20 +22,52 @@ KILL_SECONDS = 5.0
 _EXIT_SECONDS = 1.0  # for a context that has answered; then it is killed
 
 
+class _Unwatched:
+    """A call of which nobody takes note."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Do nothing."""
+
+    def finished(self, ended: Ended, **more: object) -> None:
+        """Do nothing."""
+
+    def wrote(self, **more: object) -> None:
+        """Do nothing."""
+
+
+_UNWATCHED = _Unwatched()
+
+
 class Link:
     """A connection to one set-up sandbox; a sandbox that is set up again gets a new one.
 
     Attributes:
         id: The sandbox.
         resources: Its limits.
+        watched: Whether somebody takes note of its calls.
         ended: How the sandbox ended, once it did.
     """
 
     def __init__(
-        self, id: str, backend: Backend, resources: Resources, supervisor: Supervisor
+        self,
+        id: str,
+        backend: Backend,
+        resources: Resources,
+        supervisor: Supervisor,
+        watcher: Watcher | None = None,
     ) -> None:
         self.id = id
         self.resources = resources
+        self.watched = watcher is not None
+        self._watcher = watcher
         self._backend = backend
         self._supervisor = supervisor
         self._exchanges: Exchanges | None = None
@@ -44,10 +77,15 @@ class Link:
 
     @classmethod
     async def open(
-        cls, id: str, backend: Backend, resources: Resources, supervisor: Supervisor
+        cls,
+        id: str,
+        backend: Backend,
+        resources: Resources,
+        supervisor: Supervisor,
+        watcher: Watcher | None = None,
     ) -> Link:
         """Connect to a sandbox that has been started."""
-        link = cls(id, backend, resources, supervisor)
+        link = cls(id, backend, resources, supervisor, watcher)
         await supervisor.start_soon(link._serve)
         await link._ready.wait()
         return link
@@ -56,6 +94,16 @@ class Link:
     def lost(self) -> bool:
         """Whether the agent is gone."""
         return self._exchanges is None or self._exchanges.lost
+
+    def watching(
+        self, what: str, content: bytes | str | Sequence[str] | None = None, **about: object
+    ) -> Watched:
+        """Return a call to enter, of which whoever watches takes note; see ``Watcher.call``.
+
+        Raises:
+            StateError: It must not be made now.
+        """
+        return _UNWATCHED if self._watcher is None else self._watcher.call(what, content, about)
 
     async def start(self, request: Mapping[str, Any], sink: Sink) -> Exchange:
         """Start something inside.

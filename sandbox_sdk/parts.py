@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from sandbox_sdk.audit import AuditLog, Auditor, Watcher
+from sandbox_sdk.backends.audited import AuditedBackend
 from sandbox_sdk.backends.local import LocalBackend
 from sandbox_sdk.config import Settings
 from sandbox_sdk.engine.admission import ReservedAdmission
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from sandbox_sdk.experiments.batches.concurrency import Concurrency
     from sandbox_sdk.experiments.models.registry import ModelRegistry
     from sandbox_sdk.experiments.results.result import ExperimentResult
-    from sandbox_sdk.values import Sandboxes, Workplace
+    from sandbox_sdk.values import Sandboxes, SandboxInfo, Workplace
 
 _PLACES_PER_CORE = 4  # sandboxes of trials at once at first; most of a trial's time is waiting
 _MOST_PER_CORE = 32  # the same at most, where memory and pressure allow
@@ -66,7 +68,7 @@ class Parts:
     supervisor: Supervisor
     templates: Templates
     vault: Vault
-    backend: LocalBackend
+    backend: LocalBackend | AuditedBackend
     orchestrator: AsyncSDKOrchestrator
     admission: Admission
     optimizer: Optimizer
@@ -98,6 +100,7 @@ class Parts:
             scaled=settings.auto_scaling,
             scale_log=scale_log,
         )
+        auditor = _auditor(settings, store, folders, supervisor, vault)
         monitor = Monitor([backend], backend.read_host, interval=settings.monitoring_interval)
         monitor.tell(witness.seen)
         backend.observe(witness)
@@ -119,13 +122,13 @@ class Parts:
             supervisor,
             templates,
             vault,
-            backend,
+            backend if auditor is None else AuditedBackend(backend, auditor),
             orchestrator,
             admission,
             optimizer,
         )
         try:
-            await backend.reap()
+            await parts.backend.reap()
             await optimizer.load()
             await supervisor.start_soon(monitor.run)
         except BaseException:
@@ -146,6 +149,10 @@ class Parts:
             self.templates.release()
             await self.supervisor.aclose()
             await self.store.aclose()
+
+    def watcher(self, info: SandboxInfo) -> Watcher | None:
+        """Return what records the calls inside a sandbox that was started, if they are."""
+        return self.backend.watcher(info) if isinstance(self.backend, AuditedBackend) else None
 
     async def run_experiment(
         self, workplace: Workplace, config: Mapping[str, object]
@@ -223,6 +230,27 @@ class Parts:
             for secret in self.settings.secrets:
                 self._models.redactor.add(secret)
         return self._models
+
+
+def _auditor(
+    settings: Settings,
+    store: SQLiteStore,
+    folders: StateFolders,
+    supervisor: Supervisor,
+    vault: Vault,
+) -> Auditor | None:
+    """What records what is done: at every level, at the strict ones, or nothing."""
+    if settings.enable_audit_logs is False:
+        return None
+    log = AuditLog(
+        folders.root,
+        vault,
+        notes=store,
+        background=supervisor,
+        secrets=settings.secrets,
+        keep_days=settings.audit_keep_days,
+    )
+    return Auditor(log, every_level=settings.enable_audit_logs is True)
 
 
 def _admission(

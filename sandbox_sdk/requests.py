@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import valid_signals
+from typing import Any
 
 from sandbox_sdk.agent.frames import MAX_FRAME
 from sandbox_sdk.errors import ConfigError
@@ -23,7 +24,7 @@ def command(
     cwd: str | None,
     env: Mapping[str, str] | None,
     terminal: Mapping[str, int] | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:  # Any: JSON, as the agent reads it
     """Return a command as the agent is asked for it.
 
     Raises:
@@ -55,7 +56,7 @@ def command(
         raise ConfigError(
             f"command: more than {_LARGEST} characters with its environment; write them to files"
         )
-    request: dict[str, object] = {"argv": argv, "cwd": cwd, "env": dict(env or {})}
+    request: dict[str, Any] = {"argv": argv, "cwd": cwd, "env": dict(env or {})}
     return request if terminal is None else {**request, "terminal": terminal}
 
 

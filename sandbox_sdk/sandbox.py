@@ -23,6 +23,8 @@ from sandbox_sdk.values import (
     CodeResult,
     Collected,
     CommandResult,
+    Ended,
+    EndKind,
     Isolation,
     Limit,
     SandboxInfo,
@@ -120,8 +122,9 @@ class AsyncSandbox:
                 return
             standing = await self._parts.backend.start(self.id)
             resources = self._info.spec.resources
+            watcher = self._parts.watcher(standing.info)
             self._link = await Link.open(
-                self.id, self._parts.backend, resources, self._parts.supervisor
+                self.id, self._parts.backend, resources, self._parts.supervisor, watcher
             )
             self._closed = False
             self._contexts = {}
@@ -209,11 +212,17 @@ class AsyncSandbox:
         """
         terminal = requests.terminal(columns, rows) if tty else None
         request = requests.command(command, cwd=cwd, env=env, terminal=terminal)
-        process = await start_process(await self._linked(), request)
-        try:
-            yield process
-        finally:
-            await process.kill()
+        link = await self._linked()
+        with link.watching("command", request["argv"]) as watched:
+            process = await start_process(link, request)
+            try:
+                yield process
+            finally:
+                await process.kill()
+                if link.watched:
+                    # A sandbox that was deleted meanwhile tells no more how it ended.
+                    gone = Ended(kind=EndKind.CANCELLED)
+                    watched.finished(gone if link.lost else await process.wait())
 
     async def run_code(
         self,
@@ -245,15 +254,18 @@ class AsyncSandbox:
         if language == "bash":
             if context is not None:
                 raise ConfigError("context: only Python has kept contexts; leave it out for bash")
-            done = await self.run_command(source, timeout=timeout)
-            return calls.as_code(done)
+            return calls.as_code(await self.run_command(source, timeout=timeout))
         if language != "python":
             raise ConfigError(f'language: {language!r} is not known; use "python" or "bash"')
         link = await self._linked()
-        if context is None:
-            return await run_fresh(link, source, timeout=seconds)
-        kept = self._contexts.setdefault(context, Context())
-        return await kept.run(link, source, timeout=seconds)
+        with link.watching("code", source, context=context) as watched:
+            if context is None:
+                done = await run_fresh(link, source, timeout=seconds)
+            else:
+                kept = self._contexts.setdefault(context, Context())
+                done = await kept.run(link, source, timeout=seconds)
+            watched.finished(done.ended)
+        return done
 
     async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
         """Copy files of the workspace into a content-addressed folder, running or not.

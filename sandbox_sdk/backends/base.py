@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import attrs
@@ -101,6 +102,50 @@ class Channel(Protocol):
         Raises:
             ConnectionError: The agent is gone.
             ProtocolError: What came is no frame.
+        """
+        ...
+
+
+class Watched(Protocol):
+    """One call inside a sandbox, between its beginning and its end; must be quick and not fail."""
+
+    def __enter__(self) -> Watched:
+        """Take note of its beginning."""
+        ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take note of its end."""
+        ...
+
+    def finished(self, ended: Ended, **more: object) -> None:
+        """Take note of how it ended."""
+        ...
+
+    def wrote(self, **more: object) -> None:
+        """Take note of what was done."""
+        ...
+
+
+class Watcher(Protocol):
+    """Is told of every call inside one sandbox."""
+
+    def call(
+        self, what: str, content: bytes | str | Sequence[str] | None, about: Mapping[str, object]
+    ) -> Watched:
+        """Return a call to enter.
+
+        Args:
+            what: For example ``command``.
+            content: What it is about, of which a digest is enough.
+            about: What else there is to say.
+
+        Raises:
+            StateError: It must not be made now.
         """
         ...
 

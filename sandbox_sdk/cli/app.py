@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sandbox_sdk.cli.audit import audit
 from sandbox_sdk.cli.batches import run_
 from sandbox_sdk.cli.compare import compare
 from sandbox_sdk.cli.demo import demo
@@ -30,7 +31,7 @@ for _command in (
     *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_),
 ):
     app.add_command(_command)
-for _group in (models, template, keys):
+for _group in (models, template, keys, audit):
     app.add_command(_group)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from anyio import to_thread
 
+from sandbox_sdk.cli.recording import recording
 from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.crypto_utils import KeyRing, MasterKey, Unlock, export_keys, list_keys
 from sandbox_sdk.crypto_utils.key_files import LOCAL_KEY
@@ -42,6 +43,8 @@ async def _create(session: Session, file: Path | None) -> int:
     path = file or await _folder(session) / LOCAL_KEY
     key = MasterKey.generate()
     await to_thread.run_sync(_write_new, path, key)
+    async with recording(session) as record:
+        await record("keys.create", {"key": key.id, "file": str(path)})
     session.output.document({"file": str(path), "id": key.id})
     session.output.line(f"made the key {key.id} at {path}: keep a copy of the file")
     if file is not None:
@@ -99,7 +102,10 @@ def rotate(file: Path | None) -> None:
 async def _rotate(session: Session, file: Path | None) -> int:
     ring = await _ring(session)
     new = await to_thread.run_sync(_new_master, session, file)
-    count = await to_thread.run_sync(ring.rotate, new)
+    async with recording(session) as record:
+        await record("keys.rotate.began", {"file": file and str(file)})
+        count = await to_thread.run_sync(ring.rotate, new)
+        await record("keys.rotate.ended", {"outcome": "ok", "rewrapped": count})
     session.output.document({"rewrapped": count, "file": file and str(file)})
     session.output.line(f"wrapped {count} keys under the new master")
     if file is not None:
@@ -143,6 +149,8 @@ def export(path: Path | None, public: bool) -> None:
 
 async def _export(session: Session, path: Path) -> int:
     count = await to_thread.run_sync(export_keys, await _folder(session), path)
+    async with recording(session) as record:
+        await record("keys.export", {"exported": count, "file": str(path)})
     session.output.document({"exported": count, "file": str(path)})
     session.output.line(f"wrote {count} keys to {path}, wrapped as they are")
     return 0
@@ -168,6 +176,8 @@ def import_(path: Path) -> None:
 async def _import(session: Session, path: Path) -> int:
     ring = await _ring(session)
     taken = await to_thread.run_sync(ring.import_keys, path)
+    async with recording(session) as record:
+        await record("keys.import", {"imported": len(taken), "file": str(path)})
     session.output.document({"imported": [key.file_name for key in taken]})
     session.output.line(f"took over {len(taken)} keys")
     return 0

@@ -3,8 +3,10 @@
 local.key                 the master, where none is configured and one was needed
 local.key.next            the master to come, while a rotation has not ended
 wrapped/data-<name>.json  the key of one sandbox's data, or of one purpose
-wrapped/signing-results.json
+wrapped/signing-<name>.json
+                          the keys that sign results, and the audit log
 signing.pub               what others verify signed results with
+audit.vkey                what others verify the audit log with
 """
 
 from __future__ import annotations

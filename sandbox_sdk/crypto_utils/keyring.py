@@ -41,6 +41,9 @@ Key = TypeVar("Key", DataKey, SigningKey)
 RESULTS = "results"
 """The name of the key that signs results."""
 
+AUDIT = "audit"
+"""The name of the key that signs the audit log."""
+
 
 @attrs.frozen(kw_only=True)
 class KeySource:
@@ -141,6 +144,16 @@ class KeyRing:
                 line = f"{key.public.to_text()} sandbox-sdk results\n"
                 write_durably(self.folder / PUBLIC, line.encode())
         return key
+
+    def audit_key(self) -> SigningKey:
+        """Return the key that signs the audit log, made at its first use.
+
+        Raises:
+            KeyNotFound: There is one, wrapped under a master that is not here.
+            IntegrityError: There is one, and it was changed.
+            StateError: It cannot be read or written.
+        """
+        return self._get("signing", AUDIT, SigningKey)
 
     def erase(self, name: str) -> bool:
         """Remove the key of one sandbox's data for good; what was sealed with it stays sealed.

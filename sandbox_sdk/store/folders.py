@@ -8,6 +8,7 @@
     runs/<id>/          one folder per experiment run
     models/             model files that were installed
     keys/               keys, wrapped under the master key
+    audit/              the audit log, where one is written
     templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
