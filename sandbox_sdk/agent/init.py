@@ -16,7 +16,7 @@ import signal
 import socket
 from typing import Any
 
-from sandbox_sdk.agent import frames, guest, keeper, proof, sealer, sessions
+from sandbox_sdk.agent import frames, guest, keeper, proof, sessions
 from sandbox_sdk.agent.ahead import Ahead
 from sandbox_sdk.agent.exchange import Exchange
 from sandbox_sdk.isolation.walls import kernel, rlimits
@@ -218,6 +218,9 @@ class Agent:
             said: Whom to seal it for.
             following: Frames that came behind, which are for that process.
         """
+        # Imported on use: it brings OpenSSL along, which most sandboxes have no need of.
+        from sandbox_sdk.agent import sealer
+
         if self._settings is None or self._sealer or self._outgoing:
             raise ValueError("asked to seal the channel at the wrong moment")
         self._unwatch(self._channel.fileno())

@@ -50,7 +50,7 @@ class Monitor:
         self._interval = interval
         self._history: deque[HistoryPoint] = deque(maxlen=HISTORY_POINTS)
         self._before: dict[str, float] = {}  # sandbox -> its CPU time at the last point
-        self._ended: list[Usage] = []  # since the last point
+        self._gone = _Gone()
         self._lively = anyio.Event()
         self._kept: list[Callable[[], Awaitable[None]]] = []
         self._seen: list[Callable[[Sequence[SandboxInfo], ResourceSnapshot], None]] = []
@@ -124,31 +124,44 @@ class Monitor:
 
     def ended(self, info: SandboxInfo, ended: Ended, usage: Usage) -> None:
         """Take note of an end; see ``Observer``."""
-        self._ended.append(usage)
+        self._gone.add(usage, before=self._before.pop(usage.sandbox_id, 0.0))
 
     def _point(self, snapshot: ResourceSnapshot) -> HistoryPoint:
-        gone, self._ended = self._ended, []
+        gone, self._gone = self._gone, _Gone()
         before, self._before = self._before, {}
-        spent = 0.0
-        for usage in (*gone, *snapshot.sandboxes):
-            spent += (usage.cpu_seconds or 0.0) - before.pop(usage.sandbox_id, 0.0)
+        spent = gone.cpu_seconds
         for usage in snapshot.sandboxes:
-            self._before[usage.sandbox_id] = usage.cpu_seconds or 0.0
-        missing = [
-            usage
-            for usage in (*gone, *snapshot.sandboxes)
-            if None in (usage.cpu_seconds, usage.memory_bytes, usage.pids)
-        ]
+            used = usage.cpu_seconds or 0.0
+            spent += used - before.get(usage.sandbox_id, 0.0)
+            self._before[usage.sandbox_id] = used
         return HistoryPoint(
             taken_at=snapshot.taken_at,
             running=len(snapshot.sandboxes),
-            ended=len(gone),
+            ended=gone.count,
             cpu_seconds=spent,
             memory_bytes=snapshot.memory_bytes,
             pids=snapshot.pids,
-            unmeasured=len(missing),
+            unmeasured=gone.unmeasured + sum(map(_unmeasured, snapshot.sandboxes)),
             available_bytes=snapshot.host.available_bytes if snapshot.host else None,
         )
+
+
+@attrs.define
+class _Gone:
+    """What those that ended since the last point of history have used since the one before."""
+
+    count: int = 0
+    cpu_seconds: float = 0.0
+    unmeasured: int = 0
+
+    def add(self, usage: Usage, *, before: float) -> None:
+        self.count += 1
+        self.cpu_seconds += (usage.cpu_seconds or 0.0) - before
+        self.unmeasured += _unmeasured(usage)
+
+
+def _unmeasured(usage: Usage) -> bool:
+    return None in (usage.cpu_seconds, usage.memory_bytes, usage.pids)
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,18 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent
 LANES = 2
 EARLY_SECONDS, LATE_SECONDS = 0.9, 0.4
-KEPT = {"agent", "keys", "models", "owners", "ready", "runs", "sandboxes", "templates", "uids"}
+KEPT = {
+    "agent",
+    "auth",
+    "keys",
+    "models",
+    "owners",
+    "ready",
+    "runs",
+    "sandboxes",
+    "templates",
+    "uids",
+}
 
 
 @attrs.define
