@@ -6,11 +6,11 @@ import os
 import socket
 import stat
 import struct
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from certificates import Certificates
 from served import Keys
 
 from sandbox_sdk.auth.principal import LOCAL_TENANT
@@ -89,23 +89,13 @@ def test_the_kernel_says_who_is_at_a_unix_socket(monkeypatch: pytest.MonkeyPatch
         known.identify(called_by(1002))
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a certificate of its own authority for 127.0.0.1."""
-    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    words += ["-nodes", "-days", "1", "-subj", f"/CN={name}", "-addext"]
-    words += ["subjectAltName=IP:127.0.0.1", "-out", str(chain), "-keyout", str(key)]
-    subprocess.run(words, check=True, capture_output=True)
-    return chain, key
-
-
 @pytest.mark.anyio
 @pytest.mark.timeout(60)
 async def test_tls_is_spoken_with_the_certificate_of_the_files(tmp_path: Path) -> None:
-    one, two = certificate(tmp_path, "one"), certificate(tmp_path, "two")
+    one, two = (Certificates.make(tmp_path / name) for name in ("one", "two"))
     listening = listen_tcp("127.0.0.1", 0, is_protected=True)
     endpoint = f"https://127.0.0.1:{listening.getsockname()[1]}"
-    tls = tls_context(*one)
+    tls = tls_context(one.chain, one.key)
     settings = Settings.load(state_dir=tmp_path / "server", config={})
     offered = ServerSettings(drain_seconds=0.1)
 
@@ -118,18 +108,18 @@ async def test_tls_is_spoken_with_the_certificate_of_the_files(tmp_path: Path) -
     async with serve(
         settings, offered, [Listener(socket=listening, tls=tls)], authenticator=Keys()
     ):
-        async with client(trusted=one[0]) as near, await near.create_sandbox("x") as sandbox:
+        async with client(trusted=one.ca) as near, await near.create_sandbox("x") as sandbox:
             assert (await sandbox.run_command("echo sealed on the way")).ok
         async with client(trusted=None) as strange:
             with pytest.raises(ServerUnavailable, match="certificate"):
                 await strange.validate_auth()
-        reload_tls(tls, *two)
-        async with client(trusted=two[0]) as again:
+        reload_tls(tls, two.chain, two.key)
+        async with client(trusted=two.ca) as again:
             assert (await again.validate_auth()).method == "api_key"
-        (tmp_path / "two.key").write_text("nonsense")
+        two.key.write_text("nonsense")
         with pytest.raises(ConfigError, match="cannot be used"):
-            reload_tls(tls, *two)
-        async with client(trusted=two[0]) as still:
+            reload_tls(tls, two.chain, two.key)
+        async with client(trusted=two.ca) as still:
             assert (await still.validate_auth()).authenticated
         async with client(trusted=tmp_path / "none.pem") as wrong:
             with pytest.raises(ConfigError, match=r"tls\.ca_file"):
