@@ -82,6 +82,9 @@ class Settings:
         encryption_key: The master key or passphrase under which keys are kept.
         encryption_key_file: A file that holds it; goes before one from a variable or file.
         key_is_argument: Whether ``encryption_key`` is an argument, which goes before any file.
+        seal_channels: Whether the channels of a server's sandboxes are sealed from end to end.
+        worker_keys: Public keys of the workers to trust, as lines of SSH public key files; without
+            one, the first that a server names is stored and trusted, but at ``high`` none is.
         enable_audit_logs: Whether what is done is recorded; ``None`` is at ``high`` and above.
         audit_keep_days: Days after which what was recorded is removed; ``None`` is never.
         auto_scaling: Whether demand and memory decide how many sandboxes stand ready and run at
@@ -111,6 +114,8 @@ class Settings:
     encryption_key: str | None = attrs.field(default=None, repr=False)
     encryption_key_file: Path | None = None
     key_is_argument: bool = False
+    seal_channels: bool = True
+    worker_keys: tuple[str, ...] = ()
     enable_audit_logs: bool | None = None
     audit_keep_days: int | None = None
     auto_scaling: bool = True

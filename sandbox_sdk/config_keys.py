@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -91,6 +91,29 @@ def _parse_encryption_key(value: object, path: str) -> str:
     return text
 
 
+def _parse_worker_keys(value: object, path: str) -> tuple[str, ...]:
+    # Imported on use, as above.
+    from sandbox_sdk.crypto_utils.identities import parse_worker_keys
+
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list) or not several:
+        raise fault(path, f"must be one key or a list of them, not {describe(value)}")
+    # Whatever the caller's list holds is checked here.
+    found = cast("list[object]", several)
+    text = "\n".join(each if isinstance(each, str) else "" for each in found)
+    try:
+        keys = parse_worker_keys(text)
+    except ConfigError:
+        keys = ()
+    if len(keys) < len(found):
+        raise fault(
+            path,
+            'must be lines of SSH public key files, such as "ssh-ed25519 AAAA...", as '
+            "`sandbox-sdk server fingerprint` prints them on the server",
+        )
+    return tuple(key.to_text() for key in keys)
+
+
 DOCUMENTED_KEY = "your-encryption-key"
 """The placeholder of the documentation, which is no key."""
 
@@ -110,6 +133,8 @@ KEYS: Mapping[str, Key] = {
     "security.level": Key("settings", "security_level", parse_level),
     "security.encryption_key": Key("settings", "encryption_key", _parse_encryption_key),
     "security.encryption_key_file": Key("settings", "encryption_key_file", _parse_path),
+    "security.seal_channels": Key("settings", "seal_channels", parse_flag),
+    "security.worker_key": Key("settings", "worker_keys", _parse_worker_keys),
     "security.enable_audit_logs": Key("settings", "enable_audit_logs", parse_flag),
     "security.audit_keep_days": Key("settings", "audit_keep_days", parse_count),
     "orchestrator.auto_scaling": Key("settings", "auto_scaling", parse_flag),
@@ -140,6 +165,8 @@ _WITHOUT_SECTION = {
     # Named so by the documentation, and the last one like them.
     "SANDBOX_ENCRYPTION_KEY": "security.encryption_key",
     "SANDBOX_ENCRYPTION_KEY_FILE": "security.encryption_key_file",
+    "SANDBOX_SEAL_CHANNELS": "security.seal_channels",
+    "SANDBOX_WORKER_KEY": "security.worker_key",
     "SANDBOX_ENABLE_AUDIT_LOGS": "security.enable_audit_logs",
     "SANDBOX_AUDIT_KEEP_DAYS": "security.audit_keep_days",
 }

@@ -113,7 +113,7 @@ class Link:
         """
         for leaving in tuple(self._leaving):
             await leaving.over.wait()
-        before = await self._backend.limit_hits(self.id)
+        before = await self._backend.note_hits(self.id)
         if self._exchanges is None:
             raise await self.why_ended()
         async with self.explaining():
@@ -137,7 +137,7 @@ class Link:
 
     async def begin(self, exchange: Exchange) -> None:
         """Note that a new call begins on a kept exchange."""
-        exchange.before = await self._backend.limit_hits(self.id)
+        exchange.before = await self._backend.note_hits(self.id)
         if self._exchanges is not None:
             self._exchanges.begin(exchange)
 
@@ -166,9 +166,11 @@ class Link:
             return verdict
         if exchange.report is None:
             return await self._lost()
-        now = await self._backend.limit_hits(self.id)
+        if verdicts.is_success(exchange.report):
+            return Ended(kind=EndKind.OK, exit_code=0)
+        before, now = await exchange.before(), await self._backend.limit_hits(self.id)
         return verdicts.decide(
-            exchange.report, exchange.before, now, alone=exchange.alone, resources=self.resources
+            exchange.report, before, now, alone=exchange.alone, resources=self.resources
         )
 
     @asynccontextmanager

@@ -22,6 +22,7 @@ from sandbox_sdk.engine.reaper import remove_tree
 from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
+from sandbox_sdk.engine.worker import Worker
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
@@ -82,8 +83,12 @@ class Parts:
     _concurrency: Concurrency | None = None
 
     @classmethod
-    async def open(cls, settings: Settings) -> Parts:
+    async def open(cls, settings: Settings, *, worker: Worker | None = None) -> Parts:
         """Open the state folder, and clear up after owners that died.
+
+        Args:
+            settings: What is set.
+            worker: Seals the channels of sandboxes on this machine that have owners.
 
         Raises:
             StateError: The state folder cannot be used.
@@ -104,10 +109,11 @@ class Parts:
             pool_size=settings.pool_size,
             scaled=settings.auto_scaling,
             scale_log=scale_log,
+            worker=worker,
         )
         auditor = _auditor(settings, store, folders, supervisor, vault)
         local = here if auditor is None else AuditedBackend(here, auditor)
-        backend = _far(settings) or local
+        backend = _far(settings, folders) or local
         monitor = Monitor([backend], here.read_host, interval=settings.monitoring_interval)
         monitor.tell(witness.seen)
         here.observe(witness)
@@ -307,13 +313,17 @@ def _admission(
     )
 
 
-def _far(settings: Settings) -> Backend | None:
+def _far(settings: Settings, folders: StateFolders) -> Backend | None:
     """Return the sandboxes of the server that is set; ``None`` is none."""
     if settings.endpoint is None:
         return None
     # Imported on use: HTTP costs more than the whole SDK without it.
     from sandbox_sdk.auth.client import Auth
-    from sandbox_sdk.backends.http import Connection, HttpBackend
+    from sandbox_sdk.backends.http import Connection, HttpBackend, SealedHttpBackend
+    from sandbox_sdk.crypto_utils.keys import VerifyKey
 
     auth = Auth.from_settings(settings)
-    return HttpBackend(Connection(settings.endpoint, auth, ca_file=settings.tls_ca_file))
+    connection = Connection(settings.endpoint, auth, ca_file=settings.tls_ca_file)
+    if not settings.seal_channels:
+        return HttpBackend(connection)
+    return SealedHttpBackend(connection, folders, map(VerifyKey.parse, settings.worker_keys))

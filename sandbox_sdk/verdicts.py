@@ -13,6 +13,11 @@ from sandbox_sdk.values import Ended, EndKind, Resources
 _KILLED = 128 + signal.SIGKILL  # how a shell says that its child was killed
 
 
+def is_success(report: Mapping[str, Any]) -> bool:
+    """Return whether a report is of a success, whatever the kernel counted meanwhile."""
+    return "refused" not in report and _whole(report, "exit_code") == 0
+
+
 def decide(
     report: Mapping[str, Any],
     before: LimitHits,
@@ -37,7 +42,7 @@ def decide(
     if "refused" in report:
         return _refused(report, resources)
     code, number = _whole(report, "exit_code"), _whole(report, "signal")
-    if code == 0:
+    if is_success(report):
         return Ended(kind=EndKind.OK, exit_code=0)
     killed = number == signal.SIGKILL or code == _KILLED
     if after.oom_kills > before.oom_kills and (killed or alone):

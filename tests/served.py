@@ -7,15 +7,18 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
+from anyio.to_thread import run_sync
+from certificates import Certificates
 
 from sandbox_sdk.auth import principal
 from sandbox_sdk.config import Settings
+from sandbox_sdk.crypto_utils.identities import WORKER, identity
 from sandbox_sdk.errors import AuthenticationError
 from sandbox_sdk.server import routes
 from sandbox_sdk.server.app import Server
@@ -75,42 +78,85 @@ async def serving_tcp(
 
 @asynccontextmanager
 async def process(
-    state_dir: Path, *options: str, pool_size: int = 0
+    state_dir: Path, *options: str, pool_size: int = 0, log: Path | None = None
 ) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
-    """Start ``sandbox-sdk serve``; give its process and its endpoint."""
+    """Start ``sandbox-sdk serve`` on a Unix socket; give its process and its endpoint."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.sock"
-        words = [sys.executable, "-m", "sandbox_sdk", "serve", "--state-dir", str(state_dir)]
+        words = ["-m", "sandbox_sdk", "serve", "--state-dir", str(state_dir)]
         words += ["--socket", str(path), "--drain-seconds", "0.5", *options]
-        environment = {**os.environ, "SANDBOX_ORCHESTRATOR_POOL_SIZE": str(pool_size)}
-        log = Path(folder) / "log"
-        with log.open("wb") as stderr:
-            running = await anyio.open_process(words, stderr=stderr, env=environment)
-        async with running:
-            assert running.stdout is not None
-            first = b""
-            while not first.endswith(b"\n"):
-                try:
-                    first += await running.stdout.receive()
-                except anyio.EndOfStream:
-                    raise AssertionError(log.read_text()) from None
+        async with _started(words, log or Path(folder) / "log", pool_size) as (running, _):
+            yield running, f"unix://{path}"
+
+
+@asynccontextmanager
+async def tls_process(
+    state_dir: Path, certificates: Certificates, *, pool_size: int = 0, log: Path | None = None
+) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
+    """Start a server that speaks TLS; give its process and its endpoint."""
+    words = [str(Path(__file__).with_name("tls_server.py")), str(state_dir)]
+    words += [str(certificates.chain), str(certificates.key)]
+    with tempfile.TemporaryDirectory() as folder:
+        async with _started(words, log or Path(folder) / "log", pool_size) as (running, said):
+            yield running, said.strip()
+
+
+@asynccontextmanager
+async def _started(
+    words: list[str], log: Path, pool_size: int
+) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
+    """Start a server and wait for the line by which it says that it is ready."""
+    environment = {**os.environ, "SANDBOX_ORCHESTRATOR_POOL_SIZE": str(pool_size)}
+    with log.open("wb") as stderr:
+        running = await anyio.open_process([sys.executable, *words], stderr=stderr, env=environment)
+    async with running:
+        assert running.stdout is not None
+        first = b""
+        while not first.endswith(b"\n"):
             try:
-                yield running, f"unix://{path}"
-            finally:
-                if running.returncode is None:
-                    running.send_signal(signal.SIGTERM)
+                first += await running.stdout.receive()
+            except anyio.EndOfStream:
+                raise AssertionError(await anyio.Path(log).read_text()) from None
+        try:
+            yield running, first.decode()
+        finally:
+            if running.returncode is None:
+                running.send_signal(signal.SIGTERM)
 
 
-def far(open_client: Open) -> Open:
-    """Return what opens a client of a server of its own, instead of one of this machine."""
+def worker_key(state_dir: Path) -> str:
+    """Return the public key of a server's worker, as its operator would print it."""
+    return identity(state_dir / "keys", WORKER).public.to_text()
+
+
+def far(open_client: Open, *, tls: bool = False, seals: bool = True) -> Open:
+    """Return what opens a client of a server of its own, instead of one of this machine.
+
+    Args:
+        open_client: Opens a client with settings.
+        tls: Whether the way there is TLS, instead of a Unix socket.
+        seals: Whether channels are sealed.
+    """
 
     @asynccontextmanager
-    async def open_far(state_dir: Path, settings: dict[str, object]) -> AsyncGenerator[Any]:
-        allowed = [word for each in ALLOW for word in ("--allow", each)]
-        async with (
-            process(state_dir / "server", *allowed) as (_, endpoint),
-            open_client(state_dir / "client", {**settings, "endpoint": endpoint}) as client,
-        ):
-            yield client
+    async def open_far(state_dir: Path, settings: dict[str, Any]) -> AsyncGenerator[Any]:
+        server = state_dir / "server"
+        await run_sync(lambda: server.mkdir(parents=True, mode=0o700))
+        more: dict[str, Any] = {}
+        async with AsyncExitStack() as stack:
+            if tls:
+                certificates = await run_sync(Certificates.make, state_dir / "certificates")
+                started = tls_process(server, certificates)
+                more = {"tls": {"ca_file": str(certificates.ca)}, "api_key": "local"}
+            else:
+                started = process(server, *(word for each in ALLOW for word in ("--allow", each)))
+            _, endpoint = await stack.enter_async_context(started)
+            sealing = {"worker_key": worker_key(server)} if seals else {"seal_channels": False}
+            security = {**settings["security"], **sealing}
+            client = open_client(
+                state_dir / "client",
+                {**settings, **more, "security": security, "endpoint": endpoint},
+            )
+            yield await stack.enter_async_context(client)
 
     return open_far

@@ -84,6 +84,36 @@ def _list(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
     return {"entries": _sorted(found), "complete": True}
 
 
+def _find(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
+    """Tell each matching path, a line of JSON each, and why it is no file, if it is none.
+
+    So it does of a folder that stays shut, as what is in there might have matched.
+    """
+    import re  # in the child that needs it: the agent starts sooner without
+
+    wanted = re.compile(request["pattern"])
+    top: str = request["path"]
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            path = os.path.relpath(folder, top)
+            why = f"cannot be opened: {error.strerror}"
+            write_all(sink, encode({"path": "./" if path == "." else f"{path}/", "why": why}))
+            continue
+        for entry in entries:
+            path = os.path.relpath(entry.path, top)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif wanted.fullmatch(path):
+                why = "" if entry.is_file(follow_symlinks=False) else "not a regular file"
+                write_all(sink, encode({"path": path, "why": why}))
+    return {}
+
+
 def _stat(request: dict[str, Any], source: int, sink: int) -> dict[str, Any]:
     return _describe(request["path"])
 
@@ -125,6 +155,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], int, int], dict[str, Any]]] = {
     "read": _read,
     "write": _write,
     "list": _list,
+    "find": _find,
     "stat": _stat,
     "remove": _remove,
     "move": _move,

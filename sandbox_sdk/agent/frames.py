@@ -37,6 +37,7 @@ ANSWER = 19  # agent -> client: what it answers, to be vouched for on the way
 PROOF = 20  # client -> agent: that it holds the owner's key
 SEALED = 21  # both: sealed bytes, which hold whole frames behind their lengths
 REFUSED = 22  # agent -> client: text, why an opening, a proof or sealed bytes were not taken
+VARIABLES = 23  # client -> agent: JSON, environment variables of all that is opened from now on
 
 STDIN, STDOUT, STDERR, RESULT = 0, 1, 2, 3
 

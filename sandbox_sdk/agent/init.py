@@ -164,6 +164,8 @@ class Agent:
             self._go(json.loads(frame.body))
         elif frame.kind == frames.OPEN:
             self._open(frame.exchange, json.loads(frame.body))
+        elif frame.kind == frames.VARIABLES:
+            self._add_variables(json.loads(frame.body))
         elif frame.kind == frames.ADOPT:
             self._adopt(frame.exchange)
         elif self._ahead is not None and frame.exchange == self._ahead.number:
@@ -195,6 +197,11 @@ class Agent:
             own["nproc"] += _SPARE_PROCESSES
         # Lowered for good before any guest exists; data and file size are the guests' alone.
         rlimits.apply({name: own[name] for name in ("nproc", "core", "memlock") if name in own})
+
+    def _add_variables(self, said: dict[str, str]) -> None:
+        if self._settings is None:
+            raise ValueError("told of variables before the go")
+        self._settings = self._settings._replace(env={**self._settings.env, **said})
 
     def _open(self, number: int, request: dict[str, Any]) -> None:
         if self._settings is None:

@@ -21,6 +21,7 @@ _OF_CLIENTS = frozenset(
         frames.SIGNAL,
         frames.KILL,
         frames.RESIZE,
+        frames.VARIABLES,
     }
 )
 

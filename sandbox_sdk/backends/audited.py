@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 
 from sandbox_sdk.audit import Auditor, Watcher
-from sandbox_sdk.backends.base import Backend, Channel, LimitHits, Observer, Standing
+from sandbox_sdk.backends.base import Backend, Channel, LimitHits, Noted, Observer, Standing
 from sandbox_sdk.errors import SandboxError, SandboxNotFound
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.values import (
@@ -155,6 +155,10 @@ class AuditedBackend:
     async def limit_hits(self, id: str) -> LimitHits:
         """Return what the kernel counted against a running sandbox's limits."""
         return await self._backend.limit_hits(id)
+
+    async def note_hits(self, id: str) -> Noted:
+        """Have that counted as it is before whatever is sent next; return what then gives it."""
+        return await self._backend.note_hits(id)
 
     async def ended(self, id: str) -> Ended:
         """Wait until a sandbox that ran here has ended, and return how."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,15 @@ class LimitHits:
     oom_kills: int = 0
     pids_refused: int = 0
     used_up: str = ""
+
+
+Noted = Callable[[], Awaitable[LimitHits]]
+"""Gives what was counted at a time that has passed; may wait for it."""
+
+
+async def none_hit() -> LimitHits:
+    """Give that nothing was counted; a ``Noted``."""
+    return LimitHits()
 
 
 class Ahead(Protocol):
@@ -253,6 +262,10 @@ class Backend(Protocol):
 
     async def limit_hits(self, id: str) -> LimitHits:
         """Return what the kernel counted against a running sandbox's limits."""
+        ...
+
+    async def note_hits(self, id: str) -> Noted:
+        """Have that counted as it is before whatever is sent next; return what then gives it."""
         ...
 
     async def ended(self, id: str) -> Ended:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, cast
 import anyio
 
 from sandbox_sdk.agent import frames
-from sandbox_sdk.backends.base import Ahead, Channel, LimitHits
-from sandbox_sdk.errors import ProtocolError
+from sandbox_sdk.backends.base import Ahead, Channel, Noted, none_hit
+from sandbox_sdk.errors import IntegrityError, ProtocolError
 
 _OUTPUTS: tuple[int, ...] = (frames.STDOUT, frames.STDERR, frames.RESULT)
 _LONGEST_REPORT = 4096
@@ -44,14 +44,14 @@ class Exchange:
         bytes_seen: Output bytes that arrived.
         busy: Whether a call is waiting for it; a kept context is idle between its calls.
         alone: Whether no other was busy since its call began.
-        before: What the kernel had counted when its call began.
+        before: Gives what the kernel had counted when its call began.
     """
 
     def __init__(self, number: int, channel: Channel, sink: Sink) -> None:
         self.number = number
         self.busy = False
         self.alone = True
-        self.before = LimitHits()
+        self.before: Noted = none_hit
         self.report: Mapping[str, Any] | None = None
         self.over = anyio.Event()
         self.bytes_seen = 0
@@ -76,10 +76,19 @@ class Exchange:
                 self._credit_came = anyio.Event()
                 await self._credit_came.wait()
                 continue
-            part = bytes(view[: min(self._send_credit, frames.MAX_DATA)])
+            view = view[await self.send_some(view) :]
+
+    async def send_some(self, data: memoryview) -> int:
+        """Send what there is credit for now, one frame at most; return how many bytes that was.
+
+        Raises:
+            ConnectionError: The agent is gone.
+        """
+        part = bytes(data[: min(self._send_credit, frames.MAX_DATA)])
+        if part:
             self._send_credit -= len(part)
             await self._send(frames.DATA, frames.STDIN, part)
-            view = view[len(part) :]
+        return len(part)
 
     async def send_eof(self) -> None:
         """End standard input."""
@@ -235,24 +244,38 @@ class Exchanges:
 
         Raises:
             ProtocolError: The agent broke the protocol.
+            IntegrityError: What a sealed channel carried was changed on the way.
         """
         try:
             while True:
-                frame = frames.decode(await self._channel.receive())
-                exchange = self._live[frame.exchange]
-                await exchange.handle(frame)
-                if exchange.over.is_set():
-                    del self._live[exchange.number]
+                await self.step()
         except ConnectionError:
             return
-        except KeyError as error:
-            raise ProtocolError(f"the agent used exchange or stream {error}, not open") from error
-        except ValueError as error:
-            raise ProtocolError(f"the agent broke the protocol: {error}") from error
         finally:
             self.lost = True
             for exchange in self._live.values():
                 exchange.lose()
+
+    async def step(self) -> None:
+        """Hand the next frame to its exchange; for who runs no ``serve``.
+
+        Raises:
+            ConnectionError: The agent is gone.
+            ProtocolError: It broke the protocol.
+            IntegrityError: What a sealed channel carried was changed on the way.
+        """
+        try:
+            frame = frames.decode(await self._channel.receive())
+            exchange = self._live[frame.exchange]
+            await exchange.handle(frame)
+            if exchange.over.is_set():
+                del self._live[exchange.number]
+        except IntegrityError:
+            raise  # not the agent's doing, but of whoever carries the channel
+        except KeyError as error:
+            raise ProtocolError(f"the agent used exchange or stream {error}, not open") from error
+        except ValueError as error:
+            raise ProtocolError(f"the agent broke the protocol: {error}") from error
 
 
 class Buffer:
@@ -278,6 +301,10 @@ class Buffer:
         """Note that a stream has ended."""
         self._ended.add(stream)
         self._wake()
+
+    def has(self, stream: int) -> bool:
+        """Whether ``next`` would return at once."""
+        return bool(self._chunks[stream]) or stream in self._ended
 
     async def next(self, stream: int) -> bytes:
         """Return the next bytes of a stream, or ``b""`` at its end."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import attrs
 
-from sandbox_sdk.backends.base import Channel, LimitHits, Observer, Standing
+from sandbox_sdk.backends.base import Channel, LimitHits, Noted, Observer, Standing
 from sandbox_sdk.engine import extract, payload, plain, reaper, saving
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
@@ -28,6 +28,7 @@ from sandbox_sdk.engine.watchdog import Watchdog
 from sandbox_sdk.engine.worker import SealingChannel, Worker, subject_of
 from sandbox_sdk.errors import (
     FileError,
+    LaunchError,
     ProtocolError,
     SandboxBusy,
     SandboxError,
@@ -173,8 +174,13 @@ class LocalBackend:
             observer.started(taken.info, seconds=seconds, ready=blank.stood_ready)
         await self._supervisor.start_soon(running.guard, self._watchdog)
         if self._worker is not None and taken.info.spec.owners:
-            subject = subject_of(id, taken.info.spec, blank.shared, running.limits)
-            held.sealing = await self._worker.seal(channel, subject)
+            subject = subject_of(id, taken.info.spec, running.isolation, running.limits)
+            try:
+                held.sealing = await self._worker.seal(channel, subject)
+            except ConnectionError as error:
+                raise LaunchError(
+                    f"sandbox {id} ended while its channel was sealed: {error}", sandbox_id=id
+                ) from error
         return held
 
     async def _place(self, id: str, taking: Awaitable[Taken]) -> tuple[Taken, Blank, Path]:
@@ -288,6 +294,15 @@ class LocalBackend:
             pids_refused=counted.pids_refused,
             used_up=running.used_up(),
         )
+
+    async def note_hits(self, id: str) -> Noted:
+        """Count now; return what gives it."""
+        hits = await self.limit_hits(id)
+
+        async def give() -> LimitHits:
+            return hits
+
+        return give
 
     async def ended(self, id: str) -> Ended:
         """Wait until a sandbox that ran here has ended, and return how."""

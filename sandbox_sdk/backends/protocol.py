@@ -66,6 +66,8 @@ class Caller:
         scopes: What they may do.
         expires_at: When that ends, in seconds since the epoch; ``None`` is never.
         server: The server's version of the SDK.
+        worker: The public key of the worker that vouches for the server's sandboxes, as a line of
+            an SSH public key file; empty if it seals no channels.
     """
 
     tenant: str
@@ -74,6 +76,7 @@ class Caller:
     scopes: tuple[str, ...] = ()
     expires_at: float | None = None
     server: str = ""
+    worker: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,10 @@ Every failure of libsodium becomes an ``IntegrityError``.
 
 from __future__ import annotations
 
-from sandbox_sdk.errors import IntegrityError
+from importlib.util import find_spec
+from pathlib import Path
+
+from sandbox_sdk.errors import IntegrityError, StateError
 
 NONCE_BYTES = 24
 """Length of a nonce of XChaCha20-Poly1305, long enough to be drawn at random."""
@@ -33,6 +36,18 @@ ARGON2_OPERATIONS = 3
 
 ARGON2_MEMORY_BYTES = 256 * 1024 * 1024
 """Memory of Argon2id, libsodium's MODERATE."""
+
+
+def library() -> Path:
+    """Return the file that PyNaCl loads libsodium by, for those who load it without PyNaCl.
+
+    Raises:
+        StateError: There is none.
+    """
+    found = find_spec("nacl._sodium")
+    if found is None or found.origin is None:
+        raise StateError("libsodium cannot be found: install the package pynacl again")
+    return Path(found.origin)
 
 
 def aead_encrypt(message: bytes, associated: bytes, nonce: bytes, key: bytes) -> bytes:

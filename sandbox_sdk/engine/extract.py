@@ -57,14 +57,14 @@ def collect(
         OSError: The destination cannot be written.
     """
     limits = bounds or Bounds()
-    wanted = re.compile("|".join(map(_regex, patterns)) or "(?!)")
+    wanted = re.compile(expression(patterns))
     artifacts: list[Artifact] = []
     skipped: dict[str, str] = {}
     left = limits.bytes
 
     def skip(path: str, reason: str) -> None:
         if len(skipped) < _MOST_NAMED:
-            skipped[_shown(path)] = reason
+            skipped[shown(path)] = reason
         else:
             skipped["..."] = f"more than {_MOST_NAMED} files were left out"
 
@@ -95,6 +95,11 @@ def collect(
     finally:
         os.close(root)
     return Collected(artifacts=tuple(artifacts), skipped=skipped)
+
+
+def expression(patterns: Sequence[str]) -> str:
+    """Return the regular expression of all paths that match one of the patterns of ``collect``."""
+    return "|".join(map(_regex, patterns)) or "(?!)"
 
 
 def open_file(workspace: Path, path: str) -> int:
@@ -175,7 +180,7 @@ def _copy(root: int, path: str, destination: Path, left: int) -> Artifact:
     finally:
         os.close(source)
     media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return Artifact(path=_shown(path), size_bytes=size, sha256=digest, media_type=media_type)
+    return Artifact(path=shown(path), size_bytes=size, sha256=digest, media_type=media_type)
 
 
 def _pour(source: int, target: int, left: int) -> tuple[str, int]:
@@ -201,6 +206,6 @@ def _regex(pattern: str) -> str:
     return "(?s:" + "".join(words.get(part) or re.escape(part) for part in parts) + ")"
 
 
-def _shown(path: str) -> str:
-    """A name that guests chose as text that can be stored: undecodable bytes are escaped."""
+def shown(path: str) -> str:
+    """Return a name that guests chose as text that can be stored: undecodable bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

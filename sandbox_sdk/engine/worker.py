@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import attrs
 
 from sandbox_sdk.agent import frames
 from sandbox_sdk.agent.seal import Answer, Opening, Subject, vouch
 from sandbox_sdk.agent.sodium import Refused, Sodium
+from sandbox_sdk.crypto_utils import sodium
+from sandbox_sdk.crypto_utils.identities import WORKER, identity
 from sandbox_sdk.crypto_utils.keys import SigningKey
 from sandbox_sdk.engine.channel import SocketChannel
 from sandbox_sdk.engine.direct import Direct
-from sandbox_sdk.errors import ProtocolError
-from sandbox_sdk.isolation.runtimes.base import TemplatePlan
-from sandbox_sdk.values import Limit, SandboxSpec
+from sandbox_sdk.errors import ProtocolError, SandboxError, StateError
+from sandbox_sdk.values import Isolation, Limit, SandboxSpec
 
 
 class Worker:
@@ -29,14 +32,37 @@ class Worker:
         library: A file with libsodium, which the sealing process of a sandbox loads.
         key: The signing key, by whose public half clients know this worker.
 
+    Attributes:
+        library: The file.
+        public: The public half, as a line of an SSH public key file.
+
     Raises:
         OSError: The library holds no libsodium.
     """
 
     def __init__(self, library: Path, key: SigningKey) -> None:
         self.library = library
+        self.public = key.public.to_text()
         self._sodium = Sodium(str(library))
         self._key = key
+
+    @classmethod
+    def of(cls, keys: Path) -> Self:
+        """Return the worker of a folder of keys, its key made at its first use; reads the disk.
+
+        Raises:
+            ConfigError: The key's file is not this user's alone, or holds no key.
+            StateError: The key cannot be written, or libsodium not be loaded.
+        """
+        library = sodium.library()
+        try:
+            return cls(library, identity(keys, WORKER))
+        except OSError as error:
+            if isinstance(error, SandboxError):
+                raise
+            raise StateError(
+                f"libsodium cannot be loaded: {error}; install the package pynacl again"
+            ) from error
 
     async def seal(self, channel: SocketChannel, subject: Subject) -> SealingChannel:
         """Have the agent seal a channel, for these owners only; return what is left of it.
@@ -120,25 +146,32 @@ def _said(frame: bytes) -> tuple[int, frames.Frame]:
 
 
 def subject_of(
-    sandbox_id: str, spec: SandboxSpec, shared: TemplatePlan, limits: tuple[Limit, ...]
+    sandbox_id: str, spec: SandboxSpec, isolation: Isolation, limits: Sequence[Limit]
 ) -> Subject:
     """Return what is to be vouched for of a sandbox: what it is made of, and its rules.
 
+    Of nothing but what its owner asked for and was told, so that both ends find the same.
+
     Args:
         sandbox_id: Its id.
-        spec: How it was asked for.
-        shared: What it has in common with others.
+        spec: How it was asked for, its template pinned.
+        isolation: What is in force.
         limits: Its limits.
     """
-    template = [attrs.asdict(shared.view), shared.preload]
-    rules = [attrs.asdict(shared.policy), [attrs.asdict(limit) for limit in limits], spec.waive]
+    resources = {name: float(value) for name, value in attrs.asdict(spec.resources).items()}
+    held = [[limit.name, _number(limit.value), limit.held_by, limit.note] for limit in limits]
+    asked = [spec.security_level, spec.waive, spec.network, spec.runtime, resources]
     return Subject(
         sandbox_id,
-        _digest(template),
-        _digest([*rules, hashlib.sha256(shared.seccomp).hexdigest()]),
+        _digest([spec.template, spec.packages, spec.preload]),
+        _digest([asked, attrs.asdict(isolation), held]),
         tuple(map(bytes.fromhex, spec.owners)),
     )
 
 
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _digest(value: object) -> bytes:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()

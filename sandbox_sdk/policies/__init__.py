@@ -12,12 +12,15 @@ from sandbox_sdk.policies.waivers import WAIVABLE
 from sandbox_sdk.values import SandboxSpec, SecurityLevel
 
 __all__ = [
-    "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "WAIVABLE", "Admission", "FixedAdmission", "Policy",
-    "SlotRequest", "SocketFamily", "policy", "template_of",
+    "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "STRONG", "WAIVABLE", "Admission", "FixedAdmission",
+    "Policy", "SlotRequest", "SocketFamily", "policy", "template_of",
 ]  # fmt: skip
 
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}
 """The levels that there are rules for, weakest first."""
+
+STRONG: frozenset[SecurityLevel] = frozenset({"high", "maximum"})
+"""The levels whose records and channels are always sealed."""
 
 BUILT: frozenset[SecurityLevel] = frozenset({"low", "medium", "high"})
 """The levels that a runtime of this version keeps."""

@@ -56,6 +56,7 @@ async def whoami(call: Call) -> Caller:
         scopes=tuple(sorted(principal.scopes)),
         expires_at=principal.expires_at,
         server=version("sandbox-sdk"),
+        worker=call.tenants.worker,
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import ConfigError, IsolationError, NotPermitted
-from sandbox_sdk.policies import policy
+from sandbox_sdk.policies import STRONG, policy
 from sandbox_sdk.resources import RESOURCE_FIELDS
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.spec import parse_spec
 from sandbox_sdk.values import SandboxSpec
 
-_STRONG = frozenset({"high", "maximum"})
+_MOST_OWNERS = 16
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def admit(
@@ -66,7 +69,7 @@ def admit(
                 f"--allow {word}"
             )
     policy(spec.security_level)
-    if shared and spec.security_level not in _STRONG:
+    if shared and spec.security_level not in STRONG:
         raise IsolationError(
             f'security level "{spec.security_level}" is refused: several tenants share this '
             'server; ask for security_level="high"',
@@ -74,4 +77,21 @@ def admit(
         )
     if spec.template is None and not spec.packages and "host-template" not in offered.allow:
         spec = attrs.evolve(spec, template="python")
-    return attrs.evolve(spec, internal=asked.internal)
+    return attrs.evolve(spec, internal=asked.internal, owners=_owners(asked))
+
+
+def _owners(asked: SandboxSpec) -> tuple[str, ...]:
+    """Return the keys whose holders may open the channel.
+
+    Raises:
+        ConfigError: One of them is none, or none is there where the level seals the channel.
+    """
+    are_keys = all(_KEY.fullmatch(each) for each in asked.owners)
+    if not are_keys or len(asked.owners) > _MOST_OWNERS:
+        what = f"must be at most {_MOST_OWNERS} public Ed25519 keys, each of 64 hexadecimal digits"
+    elif not asked.owners and asked.security_level in STRONG:
+        what = f'security level "{asked.security_level}" seals every channel: name an owner\'s key'
+    else:
+        return asked.owners
+    line = f"owners: {what}"
+    raise ConfigError(line, faults=(line,))

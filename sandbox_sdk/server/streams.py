@@ -13,7 +13,7 @@ from aiohttp import web
 from anyio.to_thread import run_sync
 
 from sandbox_sdk.backends.protocol import Manifest, Wanted
-from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.errors import ConfigError, NotPermitted
 from sandbox_sdk.server.calls import Call
 from sandbox_sdk.wire import to_json
 
@@ -23,7 +23,7 @@ _MOST_PATTERNS = 1000
 
 async def read_file(call: Call) -> web.StreamResponse:
     """Stream a file of a workspace, running or not."""
-    await call.tenant.backend.get(call.id)
+    await _require_open(call)
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     async with aclosing(_pieces(call)) as pieces:
         first = await anext(pieces, b"")  # what cannot be read is told before anything is sent
@@ -45,9 +45,23 @@ async def collect(call: Call) -> web.StreamResponse:
     wanted = await call.value(Wanted)
     if len(wanted.patterns) > _MOST_PATTERNS:
         raise ConfigError(f"patterns: are {len(wanted.patterns)}, more than {_MOST_PATTERNS}")
-    await call.tenant.backend.get(call.id)
+    await _require_open(call)
     async with call.tenant.heavy:
         return await _collect(call, wanted)
+
+
+async def _require_open(call: Call) -> None:
+    """Go on if the server may read a sandbox's files.
+
+    Raises:
+        SandboxNotFound: There is none.
+        NotPermitted: They are for its owners, who read them over its sealed channel.
+    """
+    if (await call.tenant.backend.get(call.id)).spec.owners:
+        raise NotPermitted(
+            f"the channel of sandbox {call.id} is sealed, and its files leave by no other way: "
+            "read them while it runs"
+        )
 
 
 async def _collect(call: Call, wanted: Wanted) -> web.StreamResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from sandbox_sdk.auth.principal import LOCAL_TENANT
 from sandbox_sdk.backends.base import Backend, Standing
 from sandbox_sdk.config import Settings
 from sandbox_sdk.engine.supervisor import Supervisor
+from sandbox_sdk.engine.worker import Worker
 from sandbox_sdk.errors import IdempotencyInFlight, NotPermitted, QuotaExceeded
 from sandbox_sdk.parts import Parts
 from sandbox_sdk.server.hub import Hub, not_running
@@ -178,10 +180,12 @@ class Tenants:
     Attributes:
         quota: How much each may have.
         settings: The server's own.
+        worker: The public key by which clients know this server's worker; empty if it seals none.
     """
 
     quota: Quota
     settings: Settings
+    worker: str
     _root: Path
     _open: Callable[[Settings], Awaitable[Opened]]
     _tenants: dict[str, Tenant] = attrs.field(factory=dict[str, Tenant])
@@ -192,21 +196,27 @@ class Tenants:
         cls,
         settings: Settings,
         quota: Quota,
-        open_backend: Callable[[Settings], Awaitable[Opened]] = Parts.open,
+        open_backend: Callable[[Settings], Awaitable[Opened]] | None = None,
     ) -> Tenants:
         """Open the state folder, and clear up in every tenant's after a server that died.
 
         Args:
             settings: The server's own; each tenant has a state folder of its own.
             quota: How much each tenant may have.
-            open_backend: Opens what holds the sandboxes of one state folder.
+            open_backend: Opens what holds the sandboxes of one state folder; without it they live
+                on this machine, and one worker seals the channels of all.
 
         Raises:
             StateError: A state folder cannot be used.
+            ConfigError: The worker's key is not this user's alone, or is none.
         """
         settings = attrs.evolve(settings, endpoint=None)
         folders = await run_sync(StateFolders.open, settings.state_dir)
-        tenants = cls(quota, settings, folders.root, open_backend)
+        public = ""
+        if open_backend is None:
+            worker = await run_sync(Worker.of, folders.keys)
+            public, open_backend = worker.public, partial(Parts.open, worker=worker)
+        tenants = cls(quota, settings, public, folders.root, open_backend)
         try:
             for name in [LOCAL_TENANT, *await run_sync(tenants._recorded)]:
                 await tenants.of(name)

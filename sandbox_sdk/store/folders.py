@@ -12,6 +12,7 @@
     templates/          Python environments for sandboxes, by digest
     agent/              copies of the program that runs inside, by digest
     uids/               lock files of the user ids in use
+    remote/<id>/        what a server is not told of a sandbox that it has
     auth/               a server's keys, and its tenants, API keys, clients and sessions
 
 Only its owner may enter it, and it must lie on this machine's own disk: SQLite's locks and shared
@@ -69,6 +70,7 @@ _FOLDERS = (
     "agent",
     "uids",
     "auth",
+    "remote",
 )
 
 
@@ -158,6 +160,19 @@ class StateFolders:
     def auth(self) -> Path:
         """The folder of a server's credentials; empty where there is none."""
         return self.root / "auth"
+
+    @property
+    def known_workers(self) -> Path:
+        """The file of the servers' workers that were met, with their keys."""
+        return self.root / "known_workers"
+
+    def remote(self, id: str) -> Path:
+        """Return the folder of what is kept here of a server's sandbox, which may not exist.
+
+        Raises:
+            SandboxNotFound: The id is none that the SDK made.
+        """
+        return self.root / "remote" / _checked(id)
 
     def sandbox(self, id: str) -> Path:
         """Return a sandbox's folder, which may not exist.

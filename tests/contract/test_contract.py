@@ -20,7 +20,7 @@ from served import far
 
 from sandbox_sdk import SandboxClient
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.testing import CHECKS, terminals
+from sandbox_sdk.testing import CHECKS, commands, lifecycle, limits, terminals
 from sandbox_sdk.testing.inside import PROGRAMS
 from sandbox_sdk.testing.lifecycle import cancelled_call_leaves_nothing
 from sandbox_sdk.values import EndKind
@@ -37,11 +37,17 @@ ASYNC_ONLY = frozenset({cancelled_call_leaves_nothing})
 ON_TERMINALS = frozenset(terminals.CHECKS)
 
 
-def promised(check: Check, face: str, level: str) -> bool:
-    """Whether a check is one of what a level offers by a face here."""
-    if face != "async" and check in ASYNC_ONLY:
+PART = frozenset({*lifecycle.CHECKS, *commands.CHECKS, *limits.CHECKS})
+"""The checks that look at how things end, which is told apart on each way."""
+
+
+def promised(check: Check, way: Way) -> bool:
+    """Whether a check is one of what a way offers here, and is to be run on it."""
+    if way.face != "async" and check in ASYNC_ONLY:
         return False
-    return ROOT or level != "low" or check not in ON_TERMINALS
+    if way.part and check not in PART:
+        return False
+    return ROOT or way.level != "low" or check not in ON_TERMINALS
 
 
 @attrs.frozen
@@ -54,7 +60,9 @@ class Way:
         runtime: What makes the sandboxes.
         level: Their security level.
         ready: How many are kept ready.
-        where: ``here``, or ``far``: on a server, over a Unix socket.
+        where: ``here``, or on a server: over a Unix socket or ``tls``, and ``plain`` if its
+            channels are not sealed.
+        part: Whether it runs the checks of lifecycle, commands and limits only.
     """
 
     face: str
@@ -63,6 +71,7 @@ class Way:
     level: str
     ready: int
     where: str = "here"
+    part: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}-{self.face}-{self.runtime}-{self.level}"
@@ -84,9 +93,22 @@ WAYS = (
     Way("async", faces.open_async, "zygote", "low", 0),
     Way("async", faces.open_async, "bubblewrap", "medium", 0),
     Way("blocking", faces.open_blocking, "zygote", "medium", 2),
-    Way("async", far(faces.open_async), "zygote", "medium", 0, "far"),
-    Way("async", far(faces.open_async), "zygote", "high", 2, "far"),
-    Way("blocking", far(faces.open_blocking), "zygote", "medium", 2, "far"),
+    # Sealed is what users have; the rest is of another channel or another way to the same.
+    Way("async", far(faces.open_async), "zygote", "medium", 0, "unix"),
+    Way("async", far(faces.open_async), "zygote", "high", 2, "unix"),
+    Way("blocking", far(faces.open_blocking, tls=True), "zygote", "medium", 2, "tls"),
+    Way("async", far(faces.open_async, seals=False), "zygote", "medium", 0, "unix-plain"),
+    Way("async", far(faces.open_async, tls=True), "zygote", "medium", 2, "tls", part=True),
+    Way("blocking", far(faces.open_blocking), "zygote", "medium", 0, "unix", part=True),
+    Way(
+        "blocking",
+        far(faces.open_blocking, tls=True, seals=False),
+        "zygote",
+        "medium",
+        0,
+        "tls-plain",
+        part=True,
+    ),
 )
 
 CASES = [
@@ -94,7 +116,7 @@ CASES = [
     for way in WAYS
     if way.level != "high" or GROUPS
     for check in CHECKS
-    if promised(check, way.face, way.level)
+    if promised(check, way)
 ]
 
 

@@ -30,8 +30,8 @@ async def test_on_this_machine_a_sandbox_is_its_holders(tmp_path: Path) -> None:
 async def test_on_a_server_it_is_everybodys_of_the_tenant(tmp_path: Path) -> None:
     async with (
         process(tmp_path / "server") as (_, endpoint),
-        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "one") as one,
-        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "two") as two,
+        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "client") as one,
+        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "client") as two,
         await one.create_sandbox("x") as sandbox,
     ):
         same = await two.get_sandbox(sandbox.id)

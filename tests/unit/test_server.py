@@ -29,7 +29,8 @@ from sandbox_sdk.wire import ERRORS, to_json
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-SPEC = to_json(SandboxSpec(name="x", security_level="high"))
+OWNER = "0" * 64
+SPEC = to_json(SandboxSpec(name="x", security_level="high", owners=(OWNER,)))
 CANARY = "canary-4711"
 
 
@@ -250,13 +251,15 @@ async def test_the_client_sends_a_lost_request_again_with_its_key(
 
     monkeypatch.setattr(tenant, "create", losing)
     far = backend(server[1])
-    info = await far.create(SandboxSpec(name="x", security_level="high"))
+    info = await far.create(SandboxSpec(name="x", security_level="high", owners=(OWNER,)))
     assert not failures
     assert [each.id for each in await far.list()] == [info.id]
     await far.aclose()
 
 
 REFUSED = {
+    "not sealed": ({"security_level": "high", "owners": []}, 400, "config"),
+    "no owner's key": ({"owners": ["x"]}, 400, "config"),
     "low": ({"security_level": "low"}, 403, "not_permitted"),
     "unsafe": ({"security_level": "unsafe"}, 403, "not_permitted"),
     "waiver": ({"security_level": "high", "waive": ["landlock"]}, 403, "not_permitted"),
@@ -403,14 +406,18 @@ async def test_a_client_gets_the_errors_of_the_server_as_the_same_classes(
         with pytest.raises(errors.SandboxNotFound):
             await call
     with pytest.raises(errors.ConfigError) as caught:
-        await far.create(SandboxSpec(name="", security_level="high"))
+        await far.create(SandboxSpec(name="", security_level="high", owners=(OWNER,)))
     assert caught.value.faults[0].startswith("name: ")
     nobody = backend(server[1], "nobody")
     with pytest.raises(AuthenticationError):
         await nobody.whoami()
     await nobody.aclose()
     with pytest.raises(errors.TemplateError):
-        await far.pin(SandboxSpec(name="x", security_level="high", template="none of that name"))
+        await far.pin(
+            SandboxSpec(
+                name="x", security_level="high", owners=(OWNER,), template="none of that name"
+            )
+        )
     await far.aclose()
 
 
@@ -499,7 +506,7 @@ async def test_the_log_says_who_did_what_and_no_secret(
     records = [vars(record) for record in caplog.records if record.message == "server.request"]
     assert [(each["route"], each["status"], each["tenant"]) for each in records] == [
         ("/v1/sandboxes", 201, "one"),
-        ("/v1/sandboxes/{id}/file", 422, "one"),
+        ("/v1/sandboxes/{id}/file", 403, "one"),
     ]
     text = json.dumps([str(vars(record)) for record in caplog.records])
     for secret in ("Bearer", "in-env", "in-file", "aW4t", "in-query"):
@@ -524,7 +531,7 @@ async def test_a_sandbox_outlives_its_client_and_several_use_it_at_once(tmp_path
             made = await one.create_sandbox("x")
             assert made.info.owner_pid is None
             await made.run_code("kept = 1", context="mine")
-            async with AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "b") as two:
+            async with AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "a") as two:
                 same = await two.get_sandbox(made.id)
                 assert same.info.state is SandboxState.RUNNING
                 assert (await same.run_code("kept", context="mine")).error is not None

@@ -177,9 +177,9 @@ async def test_a_session_that_the_server_lost_is_no_other(tmp_path: Path) -> Non
 async def test_what_a_client_that_left_had_running_ends(tmp_path: Path) -> None:
     async with (
         serving(tmp_path / "state") as (_, endpoint),
-        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "b") as other,
+        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "client") as other,
     ):
-        async with AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "a") as client:
+        async with AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "client") as client:
             sandbox = await client.create_sandbox("x")
             await sandbox.run_code("1", context="kept")
             async with sandbox.start_command("echo begun; exec sleep 1000") as process:
@@ -212,7 +212,10 @@ async def test_a_slow_client_holds_its_own_output_and_nobody_elses(tmp_path: Pat
             with anyio.fail_after(20):
                 while not line.held:  # noqa: ASYNC110 - nothing tells it
                     await anyio.sleep(0.01)
-            async with AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "b") as client:
+            plain = {"security": {"seal_channels": False}}
+            async with AsyncSandboxClient(
+                endpoint=endpoint, state_dir=tmp_path / "b", config=plain
+            ) as client:
                 other = await client.get_sandbox(info.id)
                 assert (await other.run_command("echo quick")).stdout == "quick\n"
                 assert line.held

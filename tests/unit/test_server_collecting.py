@@ -78,7 +78,11 @@ async def test_a_lie_leaves_no_file(tmp_path: Path, first: bytes, then: bytes) -
 async def test_files_leave_a_workspace_on_a_server(tmp_path: Path) -> None:
     async with (
         serving(tmp_path / "state") as (_, endpoint),
-        AsyncSandboxClient(endpoint=endpoint, state_dir=tmp_path / "client") as client,
+        AsyncSandboxClient(
+            endpoint=endpoint,
+            state_dir=tmp_path / "client",
+            config={"security": {"seal_channels": False}},
+        ) as client,
         await client.create_sandbox("x", files={"a.txt": "1", "d/b.txt": "1", "c": "2"}) as sandbox,
     ):
         await sandbox.run_command("ln -s /etc/passwd link.txt; head -c 3M /dev/zero > big.txt")

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from sandbox_sdk.backends.http.backend import HttpBackend
 from sandbox_sdk.backends.http.connection import Connection
+from sandbox_sdk.backends.http.sealed import SealedHttpBackend
 
-__all__ = ["Connection", "HttpBackend"]
+__all__ = ["Connection", "HttpBackend", "SealedHttpBackend"]

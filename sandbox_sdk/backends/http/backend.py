@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from sandbox_sdk.auth import AuthStatus
-from sandbox_sdk.backends.base import Channel, LimitHits, Observer, Standing
+from sandbox_sdk.backends.base import Channel, LimitHits, Noted, Observer, Standing
 from sandbox_sdk.backends.http import collecting
 from sandbox_sdk.backends.http.channel import HttpChannel
 from sandbox_sdk.backends.http.connection import Connection
@@ -35,11 +35,15 @@ from sandbox_sdk.backends.protocol import (
 )
 from sandbox_sdk.errors import (
     FileError,
+    IntegrityError,
+    NotPermitted,
     ProtocolError,
     SandboxError,
     SandboxNotFound,
     ServerUnavailable,
 )
+from sandbox_sdk.parse import fault
+from sandbox_sdk.policies import STRONG
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.folders import state_error
 from sandbox_sdk.values import (
@@ -75,7 +79,7 @@ class HttpBackend:
 
     async def whoami(self) -> AuthStatus:
         """Return who the server says that the caller is."""
-        caller = await self._connection.request(Caller, "GET", "/v1/whoami")
+        caller = await self._caller()
         return AuthStatus(
             authenticated=True,
             method=caller.method,
@@ -84,6 +88,9 @@ class HttpBackend:
             expires_at=caller.expires_at,
             detail=f"tenant {caller.tenant} at {self._connection.endpoint}",
         )
+
+    async def _caller(self) -> Caller:
+        return await self._connection.request(Caller, "GET", "/v1/whoami")
 
     async def pin(self, spec: SandboxSpec) -> SandboxSpec:
         """Return the spec with its template named by what that means on the server now."""
@@ -94,14 +101,37 @@ class HttpBackend:
         return attrs.evolve(pinned.spec, files=spec.files)
 
     async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
-        """Record a new sandbox, once, however often the request is sent."""
+        """Record a new sandbox, once, however often the request is sent.
+
+        Raises:
+            ConfigError: Its channel would have to be sealed, and settings say that none is.
+        """
+        if spec.security_level in STRONG and not spec.owners:
+            raise fault(
+                "security.seal_channels",
+                f'false is refused at security level "{spec.security_level}", whose channels are '
+                "always sealed: leave it out",
+            )
         key = secrets.token_hex(16) if once is None else once.key
         return await self._connection.request(
             SandboxInfo, "POST", "/v1/sandboxes", body=to_json(spec), headers={KEY_HEADER: key}
         )
 
     async def start(self, id: str) -> Standing:
-        """Set a sandbox up, or return at once what holds if it runs."""
+        """Set a sandbox up, or return at once what holds if it runs.
+
+        Raises:
+            NotPermitted: Its channel is sealed, and this client seals none.
+        """
+        standing = await self._start(id)
+        if standing.info.spec.owners:
+            raise NotPermitted(
+                f"the channel of sandbox {id} is sealed: leave out security.seal_channels: false, "
+                "and use the state folder of the client that made it"
+            )
+        return standing
+
+    async def _start(self, id: str) -> Standing:
         standing = await self._connection.request(
             Standing, "POST", f"{_path(id)}/start", seconds=None
         )
@@ -157,10 +187,27 @@ class HttpBackend:
         Where that cannot be had any more, it is nothing: what the call came to is told by the end
         of the sandbox, or of the way to it.
         """
+        return await (await self.note_hits(id))()
+
+    async def note_hits(self, id: str) -> Noted:
+        """Ask what was counted before whatever is sent next; return what waits for the answer.
+
+        The answer comes while what is sent next is under way already.
+        """
         channel = self._channels.get(id)
-        hits = None if channel is None else await channel.ask()
-        if hits is not None:
-            return hits
+        question = None if channel is None else await channel.ask()
+        now = await self._count(id) if question is None else LimitHits()
+
+        async def give() -> LimitHits:
+            if question is None:
+                return now
+            await question.answered.wait()
+            return await self._count(id) if question.hits is None else question.hits
+
+        return give
+
+    async def _count(self, id: str) -> LimitHits:
+        """Ask beside the channel, where that is lost."""
         if id in self._lost or self._closed:
             return LimitHits()
         return await self._connection.request(LimitHits, "GET", f"{_path(id)}/limit_hits")
@@ -193,12 +240,23 @@ class HttpBackend:
     @asynccontextmanager
     async def connect(self, id: str) -> AsyncGenerator[Channel, None]:
         """Open a channel to a running sandbox, which goes on without it."""
-        path = f"{_path(id)}/channel"
-        channel = HttpChannel(partial(self._connection.connect, path))
+        channel = self._new_channel(id)
         await channel.open()
+        async with self._carrying(id, channel):
+            yield channel
+
+    def _new_channel(self, id: str) -> HttpChannel:
+        return HttpChannel(partial(self._connection.connect, f"{_path(id)}/channel"))
+
+    @asynccontextmanager
+    async def _carrying(self, id: str, channel: HttpChannel) -> AsyncGenerator[None, None]:
+        """Keep a channel as the one of a sandbox for the block, and find out what ends it."""
         self._channels[id] = channel
         try:
-            yield channel
+            yield
+        except IntegrityError as error:
+            self._lost[id] = Ended(kind=EndKind.INFRA, detail=str(error)[:200])
+            raise
         except ProtocolError as error:
             self._lost[id] = Ended(kind=EndKind.SANDBOX_DIED, detail=str(error)[:200])
             with anyio.CancelScope(shield=True):

@@ -42,8 +42,13 @@ Connect = Callable[[dict[str, str]], Awaitable[WebSocket]]
 
 
 @attrs.define(eq=False)
-class _Question:
-    """A question to the server, and its answer; none if the connection was lost meanwhile."""
+class Question:
+    """A question to the server, which it answers in its turn.
+
+    Attributes:
+        answered: Set by the answer, or once none will come.
+        hits: The answer; ``None`` if the connection was lost meanwhile.
+    """
 
     answered: anyio.Event = attrs.field(factory=anyio.Event)
     hits: LimitHits | None = None
@@ -70,7 +75,7 @@ class HttpChannel:
         self._first = 0
         self._sending = anyio.Lock(fast_acquire=True)  # guards _kept, and the order of frames
         self._numbers = itertools.count(1)
-        self._questions: dict[int, _Question] = {}
+        self._questions: dict[int, Question] = {}
 
     async def open(self) -> None:
         """Connect.
@@ -122,21 +127,21 @@ class HttpChannel:
             else:
                 self._lose(socket.close_code)
 
-    async def ask(self) -> LimitHits | None:
-        """Return what the kernel counted; ``None`` if the connection is lost now."""
+    async def ask(self) -> Question | None:
+        """Ask what the kernel counted before what is sent next; ``None`` if nobody is connected."""
         socket = self._socket
         if socket is None or self._over:
             return None
-        number, question = next(self._numbers), _Question()
+        number, question = next(self._numbers), Question()
         self._questions[number] = question
         try:
             await socket.send_str(json.dumps({"ask": number}))
-            await question.answered.wait()
-        except ConnectionError:
-            return None
-        finally:
-            self._questions.pop(number, None)
-        return question.hits
+        except BaseException as error:
+            del self._questions[number]
+            if isinstance(error, ConnectionError):
+                return None
+            raise
+        return question
 
     async def aclose(self) -> None:
         """Take leave of the server, which ends all that runs in this session. Idempotent."""
@@ -170,7 +175,7 @@ class HttpChannel:
                 async with self._sending:
                     self._forget(count)
             case {"answer": int() as number, "limit_hits": hits}:
-                if (question := self._questions.get(number)) is not None:
+                if (question := self._questions.pop(number, None)) is not None:
                     question.hits = from_json(LimitHits, hits, lenient=True)
                     question.answered.set()
             case said:
@@ -190,8 +195,7 @@ class HttpChannel:
             ConnectionError: It was closed for good.
         """
         self._socket = None
-        for question in self._questions.values():
-            question.answered.set()
+        self._drop_questions()
         if code == CLOSE_ENDED or self._over:
             self._end()
             raise ConnectionError("the sandbox has ended, or the channel was closed")
@@ -239,8 +243,13 @@ class HttpChannel:
 
     def _end(self) -> None:
         self._over = True
+        self._drop_questions()
+
+    def _drop_questions(self) -> None:
+        """Tell whoever asked that no answer will come."""
         for question in self._questions.values():
             question.answered.set()
+        self._questions.clear()
 
 
 async def _greeting(socket: WebSocket) -> tuple[int, bool]:
