@@ -24,7 +24,8 @@ from sandbox_sdk.cli.app import app
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError, StateError
 
-pytestmark = pytest.mark.anyio
+# A loaded machine takes its time over what is as many processes as this.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 CANARY = "canary-5f1e"
 Opening = Callable[..., AbstractAsyncContextManager[AsyncSandboxClient]]
