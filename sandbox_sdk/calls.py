@@ -149,8 +149,12 @@ async def run_command(
     began = time.monotonic()
     collector = Collector(link.resources.output_bytes, until_answer=False)
     with link.watching("command", request["argv"]) as watched:
-        exchange = await link.start({"kind": "command", **request}, collector)
-        verdict = await wait(link, exchange, collector, stdin=stdin, timeout=timeout)
+        # That nothing will come to be read is told with the request, not in a frame of its own.
+        asked = {"kind": "command", **request, **({} if stdin else {"input": False})}
+        exchange = await link.start(asked, collector)
+        verdict = await wait(
+            link, exchange, collector, stdin=stdin, timeout=timeout, more=not stdin
+        )
         ended = collector.measured(await link.judge(exchange, verdict))
         watched.finished(ended)
     return CommandResult(

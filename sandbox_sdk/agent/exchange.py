@@ -81,7 +81,7 @@ class Exchange:
         self._early: list[int] = []
         self.ended: dict[str, Any] | None = None
         self.input = bytearray()
-        self.input_over = False
+        self.input_over = request.get("input") is False
         self._killed = False
         self._taken = 0
         self._report_text = b""

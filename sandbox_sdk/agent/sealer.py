@@ -179,24 +179,37 @@ class Sealer:
         return reads | (select.POLLOUT if end.waiting else 0)
 
     def _take(self, end: _End, found: list[bytes]) -> None:
+        if end is self._inside:
+            self._take_inside(found)
+            return
         for frame in found:
-            if end is self._inside:
-                self._take_inside(frames.decode(frame))
-            else:
-                self._take_outside(frames.decode(frame))
+            self._take_outside(frames.decode(frame))
         self._inside.flush()
 
-    def _take_inside(self, frame: frames.Frame) -> None:
-        """Seal what PID 1 says to a client; what it says to the server stays as it is."""
-        if frame.kind == frames.BUSY:
-            self._send(0, frames.encode(*frame))
-            return
-        relayed = frame.kind == frames.RELAY
-        number, said = (frame.exchange, frame.body) if relayed else (0, frames.encode(*frame))
-        line = self._lines.get(number)
-        if line is not None and line.session is not None:
-            sealed = line.session.seal(frames.delimit(said))
-            self._send(number, frames.encode(frames.SEALED, body=sealed))
+    def _take_inside(self, found: list[bytes]) -> None:
+        """Seal what PID 1 says to a client, as far as it came at once in one piece.
+
+        What it says to the server stays as it is, and where it is.
+        """
+        said: dict[int, bytearray] = {}
+        for data in found:
+            frame = frames.decode(data)
+            if frame.kind == frames.BUSY:
+                self._seal(said)
+                said = {}
+                self._send(0, data)
+                continue
+            relayed = frame.kind == frames.RELAY
+            number, inner = (frame.exchange, frame.body) if relayed else (0, data)
+            said.setdefault(number, bytearray()).extend(frames.delimit(inner))
+        self._seal(said)
+
+    def _seal(self, said: dict[int, bytearray]) -> None:
+        for number, data in said.items():
+            line = self._lines.get(number)
+            if line is not None and line.session is not None:
+                sealed = line.session.seal(bytes(data))
+                self._send(number, frames.encode(frames.SEALED, body=sealed))
 
     def _take_outside(self, frame: frames.Frame) -> None:
         if frame.kind in _OF_SERVERS:
