@@ -20,7 +20,6 @@ from sandbox_sdk import (
     SandboxError,
     TemplateError,
 )
-from sandbox_sdk.crypto_utils import MasterKey
 
 STATEMENT = "import numpy as np; float(np.arange(10).sum())"
 PROGRAM = "import numpy as np; print(float(np.arange(10).sum()), flush=True)"
@@ -28,9 +27,8 @@ ANSWER = "45.0"
 
 
 def pooled(ready: int) -> dict[str, object]:
-    """Return settings of a client with so many sandboxes ready, and with a key for ``high``."""
-    key = MasterKey.generate().to_text()
-    return {"orchestrator": {"pool_size": ready}, "security": {"encryption_key": key}}
+    """Return settings of a client with so many sandboxes ready."""
+    return {"orchestrator": {"pool_size": ready}}
 
 
 NO_POOL: Mapping[str, object] = pooled(0)
