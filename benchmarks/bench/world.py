@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from sandbox_sdk import (
     SandboxError,
     TemplateError,
 )
+
+# The key that a state folder gets at `high` is lost with what was measured.
+warnings.filterwarnings("ignore", "no encryption key was set")
 
 STATEMENT = "import numpy as np; float(np.arange(10).sum())"
 PROGRAM = "import numpy as np; print(float(np.arange(10).sum()), flush=True)"
