@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ModelRateLimited,
         ModelTimeout,
         ModelUnavailable,
+        PolicyDenied,
         ProtocolError,
         ReplayMiss,
         SandboxBusy,
@@ -56,8 +57,10 @@ if TYPE_CHECKING:
         AsyncSDKOrchestrator,
         HistoryPoint,
         ResourceSnapshot,
+        Rule,
         Scaled,
         Suggestion,
+        Verdict,
     )
     from sandbox_sdk.process import AsyncProcess
     from sandbox_sdk.sandbox import AsyncSandbox
@@ -125,12 +128,14 @@ __all__ = [
     "ModelRateLimited",
     "ModelTimeout",
     "ModelUnavailable",
+    "PolicyDenied",
     "Process",
     "Progress",
     "ProtocolError",
     "ReplayMiss",
     "ResourceSnapshot",
     "Resources",
+    "Rule",
     "RunInfo",
     "RunResult",
     "SDKOrchestrator",
@@ -151,6 +156,7 @@ __all__ = [
     "Trial",
     "UnsupportedParameter",
     "Usage",
+    "Verdict",
     "Wall",
 ]
 

@@ -15,7 +15,7 @@ import attrs
 
 from sandbox_sdk.audit.events import Actor, Content, Entry
 from sandbox_sdk.audit.log import AuditLog
-from sandbox_sdk.errors import SandboxError
+from sandbox_sdk.errors import PolicyDenied, SandboxError
 from sandbox_sdk.values import Ended, EndKind, SandboxInfo, SandboxSpec, SecurityLevel, Usage
 
 STRICT: frozenset[SecurityLevel] = frozenset({"high", "maximum"})
@@ -98,6 +98,17 @@ class Auditor:
         about = {"actor": self._who(), "call": call.number, **(data or {})}
         await self.log.announce(self._entry(f"{what}.began", subject, about, content))
         return call
+
+    def keeps(self, level: SecurityLevel) -> bool:
+        """Return whether what is done to a sandbox of this level is recorded, and can be now."""
+        return self.wants(level) and self.log.failure is None
+
+    def denied(self, denial: PolicyDenied, spec: SandboxSpec | None) -> None:
+        """Record that a rule of the operator's did not allow something."""
+        if spec is None or self.wants(spec.security_level):
+            subject = denial.sandbox_id or ""
+            data = {"actor": self._who(), "rule": denial.rule, "name": spec.name if spec else ""}
+            self.log.emit(self._entry("policy.denied", subject, data))
 
     def watcher(self, info: SandboxInfo) -> Watcher | None:
         """Return what records the calls inside a sandbox, or ``None`` if they are not.
