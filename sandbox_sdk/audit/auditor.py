@@ -104,8 +104,12 @@ class Auditor:
         return self.wants(level) and self.log.failure is None
 
     def denied(self, denial: PolicyDenied, spec: SandboxSpec | None) -> None:
-        """Record that a rule of the operator's did not allow something."""
-        if spec is None or self.wants(spec.security_level):
+        """Record that a rule of the operator's did not allow something.
+
+        Before the log is open no sandbox was asked for, whose own refusal names the rule.
+        """
+        wanted = self._every_level if spec is None else self.wants(spec.security_level)
+        if wanted and self.log.is_open:
             subject = denial.sandbox_id or ""
             data = {"actor": self._who(), "rule": denial.rule, "name": spec.name if spec else ""}
             self.log.emit(self._entry("policy.denied", subject, data))
@@ -282,7 +286,8 @@ def outcome(ended: Ended) -> dict[str, object]:
 def failure(error: BaseException) -> dict[str, object]:
     """Return what an error makes of a call: its code, not its message, which may be anybody's."""
     if isinstance(error, SandboxError):
-        return {"outcome": "error", "error": error.code}
+        rule = {"rule": error.rule} if isinstance(error, PolicyDenied) else {}
+        return {"outcome": "error", "error": error.code, **rule}
     if isinstance(error, Exception):
         return {"outcome": "error", "error": type(error).__name__}
     return {"outcome": EndKind.CANCELLED.value}

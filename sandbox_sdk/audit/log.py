@@ -109,6 +109,11 @@ class AuditLog:
         await self._started()
 
     @property
+    def is_open(self) -> bool:
+        """Whether events can be emitted."""
+        return self._writer is not None
+
+    @property
     def failure(self) -> SandboxError | None:
         """Why the last write was none, if it was not."""
         return self._writer.failure if self._writer else None

@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Protocol
 
+import anyio
+
 from sandbox_sdk.errors import StateError
 
 _SPENT, _LIVED = "policy_spent", "policy_lived"
@@ -37,6 +39,7 @@ class Used:
         self._notes = notes
         self._known: dict[str, dict[str, Decimal]] = {_SPENT: {}, _LIVED: {}}
         self._new: dict[str, dict[str, Decimal]] = {_SPENT: {}, _LIVED: {}}
+        self._saving = anyio.Lock(fast_acquire=True)  # what is new is added once
 
     def spent(self, rule: str) -> Decimal:
         """Return the US dollars spent under a rule."""
@@ -71,17 +74,18 @@ class Used:
         Raises:
             StateError: It cannot be written; it is tried again the next time.
         """
-        if not any(self._new.values()):
-            return
-        for kind, new in self._new.items():
-            for name, amount in tuple(new.items()):
-                await self._notes.change_note(kind, name, partial(_added, kind, name, amount))
-                new[name] -= amount  # what came meanwhile stays
-                if not new[name]:
-                    del new[name]
-                known = self._known[kind]
-                known[name] = known.get(name, Decimal(0)) + amount
-        await self.load()
+        async with self._saving:
+            if not any(self._new.values()):
+                return
+            for kind, new in self._new.items():
+                for name, amount in tuple(new.items()):
+                    await self._notes.change_note(kind, name, partial(_added, kind, name, amount))
+                    new[name] -= amount  # what came meanwhile stays
+                    if not new[name]:
+                        del new[name]
+                    known = self._known[kind]
+                    known[name] = known.get(name, Decimal(0)) + amount
+            await self.load()
 
     async def forget(self, sandbox: str) -> None:
         """Forget a sandbox that was deleted."""

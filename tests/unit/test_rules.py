@@ -45,7 +45,7 @@ def test_a_rule_says_everything_a_rule_can() -> None:
         "memory": 2 * 1024**3,
         "cpu": 1.5,
     }
-    assert (rule.lifetime, rule.concurrency, str(rule.cost)) == (600, 4, "2.50")
+    assert (rule.lifetime, rule.concurrency, str(rule.cost)) == (600, 4, "2.5")
     assert rule.is_about({"course": "cs-101", "more": "x"}, "uid 1000")
     assert not rule.is_about({"course": "art"}, "uid 1000")
     assert not rule.is_about({}, "uid 1000")
