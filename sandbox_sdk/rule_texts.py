@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any, get_args
@@ -43,8 +43,7 @@ def parse_rules(value: object, path: str, source: str) -> tuple[Rule, ...]:
     """
     if not isinstance(value, list | tuple):
         raise fault(path, f"must be a list of rules, not {describe(value)}")
-    # Whatever the list holds is checked below.
-    entries: list[object] = [*value]  # pyright: ignore[reportUnknownArgumentType]
+    entries = _listed(value)  # pyright: ignore[reportUnknownArgumentType] - checked one by one
     if len(entries) > MOST_RULES:
         raise fault(path, f"must be at most {MOST_RULES} rules, not {len(entries)}")
     faults, rules = Faults(), list[Rule]()
@@ -90,15 +89,19 @@ def _parse_many(
     value: object, path: str, *, each: Callable[[object, str], Any] = parse_text
 ) -> tuple[Any, ...]:
     """Return a list of words that is not empty; one word is a list of it."""
-    listed: Iterable[object] = value if isinstance(value, list | tuple) else [value]
     faults, words = Faults(), list[Any]()
-    for number, item in enumerate(listed):
+    for number, item in enumerate(_listed(value)):
         with faults.collect():
             words.append(each(item, f"{path}[{number}]"))
     faults.check()
     if not words:
         raise fault(path, "must not be empty: leave it out, or name what is allowed")
     return tuple(words)
+
+
+def _listed(value: object) -> list[object]:
+    # Whatever a list holds is checked by who asks.
+    return [*value] if isinstance(value, list | tuple) else [value]  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _parse_metadata(value: object, path: str) -> dict[str, str]:

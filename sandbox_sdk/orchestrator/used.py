@@ -89,9 +89,10 @@ class Used:
 
     async def forget(self, sandbox: str) -> None:
         """Forget a sandbox that was deleted."""
-        self._new[_LIVED].pop(sandbox, None)
-        if self._known[_LIVED].pop(sandbox, None) is not None:
-            await self._notes.change_note(_LIVED, sandbox, _nothing)
+        async with self._saving:
+            self._new[_LIVED].pop(sandbox, None)
+            if self._known[_LIVED].pop(sandbox, None) is not None:
+                await self._notes.change_note(_LIVED, sandbox, _nothing)
 
     def _sum(self, kind: str, name: str) -> Decimal:
         nothing = Decimal(0)

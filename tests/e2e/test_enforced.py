@@ -207,8 +207,11 @@ async def test_a_lifetime_counts_all_set_ups(state: Path) -> None:
         await client.delete_sandbox(again.id)
 
 
-async def test_a_call_is_refused_when_what_may_be_spent_is(state: Path) -> None:
+async def test_a_call_is_refused_when_what_may_be_spent_is(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a model cost counts for all sandboxes that the rule is about, and is remembered."""
+    monkeypatch.setattr(enforce, "DRIFT_SECONDS", 60.0)  # or it would be ended before it calls
     rules: Rules = [{"name": "purse", "metadata": {"team": "red"}, "cost": 0.001}]
     experiment = {
         "name": "costly",
