@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ModelTimeout,
         ModelUnavailable,
         NotPermitted,
+        PolicyDenied,
         ProtocolError,
         QuotaExceeded,
         ReplayMiss,
@@ -63,8 +64,10 @@ if TYPE_CHECKING:
         AsyncSDKOrchestrator,
         HistoryPoint,
         ResourceSnapshot,
+        Rule,
         Scaled,
         Suggestion,
+        Verdict,
     )
     from sandbox_sdk.process import AsyncProcess
     from sandbox_sdk.sandbox import AsyncSandbox
@@ -135,6 +138,7 @@ __all__ = [
     "ModelTimeout",
     "ModelUnavailable",
     "NotPermitted",
+    "PolicyDenied",
     "Process",
     "Progress",
     "ProtocolError",
@@ -143,6 +147,7 @@ __all__ = [
     "RequestRefused",
     "ResourceSnapshot",
     "Resources",
+    "Rule",
     "RunInfo",
     "RunResult",
     "SDKOrchestrator",
@@ -164,6 +169,7 @@ __all__ = [
     "Trial",
     "UnsupportedParameter",
     "Usage",
+    "Verdict",
     "VersionMismatch",
     "Wall",
 ]

@@ -170,6 +170,8 @@ class AsyncSandboxClient:
         spec = await parts.backend.pin(spec)
         if resources is None or (isinstance(resources, Mapping) and "memory" not in resources):
             spec = parts.optimizer.tune(spec)
+        if parts.backend is not parts.local:
+            parts.enforcer.create(spec)  # on this machine the backend itself asks
         return self._keep(await parts.backend.create(spec), parts)
 
     async def get_sandbox(self, id: str) -> AsyncSandbox:

@@ -27,6 +27,7 @@ from sandbox_sdk.config_keys import (
     Written,
 )
 from sandbox_sdk.parse import Faults
+from sandbox_sdk.rules import Rule
 from sandbox_sdk.values import Reserve, Resources, RuntimeName, SecurityLevel
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class Settings:
             processors.
         reserve: Memory that each of them reserves: by the peaks seen of its like, or its limit.
         monitoring_interval: Seconds between two points of the orchestrator's history.
+        rules: The operator's rules that arguments hold.
+        rules_file: The configuration file, where it holds rules: they are read again as they
+            change.
     """
 
     api_key: str | None = attrs.field(default=None, repr=False)
@@ -123,6 +127,8 @@ class Settings:
     max_concurrency: int | None = None
     reserve: Reserve = "peak"
     monitoring_interval: float = 60.0
+    rules: tuple[Rule, ...] = ()
+    rules_file: Path | None = None
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -169,11 +175,13 @@ class Settings:
         faults = Faults()
         sources = Sources(faults)
         environ = os.environ if environ is None else environ
+        file = ""
         with faults.collect():
             if isinstance(config, str | os.PathLike):
-                sources.add(read_file(Path(config).expanduser()), os.fspath(config))
+                held, file = read_file(Path(config).expanduser()), os.fspath(config)
             else:
-                sources.add(*read_configuration(environ, TOP))
+                held, file = read_configuration(environ, TOP)
+            sources.add(held, file)
         sources.add_environment(environ)
         if config is not None and not isinstance(config, str | os.PathLike):
             sources.add(config, "the argument config")
@@ -192,6 +200,10 @@ class Settings:
             resources=attrs.evolve(Resources(), **fields["resources"]),
             uid_range=uid_range,
             key_is_argument=_is_argument(sources.written.get("security.encryption_key")),
+            rules_file=Path(file).expanduser().absolute() if file in sources.rules else None,
+            rules=tuple(
+                rule for source, rules in sources.rules.items() for rule in rules if source != file
+            ),
             **fields["settings"],
         )
         _warn(settings, sources.written)

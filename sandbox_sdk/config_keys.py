@@ -28,6 +28,8 @@ from sandbox_sdk.parse import (
     suggestion,
 )
 from sandbox_sdk.resources import RESOURCE_FIELDS, parse_resource
+from sandbox_sdk.rule_texts import parse_rules
+from sandbox_sdk.rules import Rule
 
 LARGEST_UID = 2**32 - 2
 """The largest user id; the next number means "no user" to the kernel."""
@@ -157,7 +159,10 @@ CREDENTIALS = ("api_key", "client_id", "client_secret", "token", "session")
 SECTIONS = frozenset(path.partition(".")[0] for path in KEYS if "." in path)
 """The top-level names that hold names themselves."""
 
-TOP = frozenset(path.partition(".")[0] for path in KEYS)
+POLICIES = "policies"
+"""The top-level name of rules, which add up where other settings replace each other."""
+
+TOP = frozenset(path.partition(".")[0] for path in KEYS) | {POLICIES}
 """All top-level names."""
 
 _NULL_IS_A_VALUE = frozenset({"timeout", "idle_timeout"})
@@ -182,12 +187,19 @@ class Sources:
 
     def __init__(self, faults: Faults) -> None:
         self.written: dict[str, Written] = {}
+        self.rules: dict[str, tuple[Rule, ...]] = {}  # by source
         self._faults = faults
 
     def add(self, data: Mapping[str, object], source: str) -> None:
         """Note a mapping shaped as the configuration file; nothing written is nothing noted."""
         with self._faults.collect(source):
             for name, value in parse_mapping(data, source).items():
+                if name == POLICIES:
+                    with self._faults.collect(source):
+                        self.rules[source] = (
+                            () if value is None else parse_rules(value, POLICIES, source)
+                        )
+                    continue
                 if name not in SECTIONS:
                     self._note(name, value, source, TOP)
                     continue

@@ -13,6 +13,7 @@
     │   └── CallTimeout (TimeoutError)          that call's own ``timeout``
     ├── FileError (OSError)                 a file operation inside the sandbox failed
     ├── IsolationError (PermissionError)    a promised wall cannot be had on this host
+    ├── PolicyDenied (PermissionError)      a rule of ``policies`` does not allow it
     ├── LaunchError                         a launcher or sandbox did not start
     ├── ProtocolError                       bytes from a sandbox broke the protocol
     ├── TemplateError                       a template cannot be built, found, used or removed
@@ -230,6 +231,20 @@ class IsolationError(SandboxError, PermissionError):
         super().__init__(message, sandbox_id=sandbox_id)
         self.level = level
         self.walls = walls
+
+
+class PolicyDenied(SandboxError, PermissionError):
+    """An operator's rule does not allow it; nothing was done, or the sandbox was ended.
+
+    Attributes:
+        rule: The name of the rule.
+    """
+
+    code = "policy_denied"
+
+    def __init__(self, message: str, *, rule: str = "", sandbox_id: str | None = None) -> None:
+        super().__init__(message, sandbox_id=sandbox_id)
+        self.rule = rule
 
 
 class LaunchError(SandboxError):

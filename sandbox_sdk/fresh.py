@@ -60,6 +60,7 @@ class FreshSandboxes:
             ConfigError: An option is wrong; all faults at once, each below ``path``.
             TemplateError: There is no template of that name.
             IsolationError: The security level is not offered by this version.
+            PolicyDenied: A rule of the operator's does not allow it.
         """
         faults = Faults()
         for name in sorted(options.keys() - _OPTIONS):
@@ -78,7 +79,9 @@ class FreshSandboxes:
         if spec is None:
             raise AssertionError("unreachable: faults were raised")
         policy(spec.security_level)
-        return attrs.evolve(await self._parts.backend.pin(spec), internal=True)
+        spec = attrs.evolve(await self._parts.backend.pin(spec), internal=True)
+        self._parts.enforcer.create(spec)
+        return spec
 
     @asynccontextmanager
     async def start(self, spec: SandboxSpec) -> AsyncGenerator[AsyncSandbox, None]:

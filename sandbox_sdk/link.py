@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,10 @@ class _Unwatched:
 _UNWATCHED = _Unwatched()
 
 
+def _allow() -> None:
+    """Allow every call."""
+
+
 class Link:
     """A connection to one set-up sandbox; a sandbox that is set up again gets a new one.
 
@@ -63,11 +67,13 @@ class Link:
         resources: Resources,
         supervisor: Supervisor,
         watcher: Watcher | None = None,
+        allow: Callable[[], None] = _allow,
     ) -> None:
         self.id = id
         self.resources = resources
         self.watched = watcher is not None
         self._watcher = watcher
+        self._allow = allow
         self._backend = backend
         self._supervisor = supervisor
         self._exchanges: Exchanges | None = None
@@ -83,9 +89,19 @@ class Link:
         resources: Resources,
         supervisor: Supervisor,
         watcher: Watcher | None = None,
+        allow: Callable[[], None] = _allow,
     ) -> Link:
-        """Connect to a sandbox that has been started."""
-        link = cls(id, backend, resources, supervisor, watcher)
+        """Connect to a sandbox that has been started.
+
+        Args:
+            id: The sandbox.
+            backend: Where it lives.
+            resources: Its limits.
+            supervisor: Runs what must go on in the background.
+            watcher: Takes note of its calls.
+            allow: Raises ``PolicyDenied`` where a call is not allowed now.
+        """
+        link = cls(id, backend, resources, supervisor, watcher, allow)
         await supervisor.start_soon(link._serve)
         await link._ready.wait()
         return link
@@ -102,7 +118,9 @@ class Link:
 
         Raises:
             StateError: It must not be made now.
+            PolicyDenied: A rule of the operator's does not allow it.
         """
+        self._allow()
         return _UNWATCHED if self._watcher is None else self._watcher.call(what, content, about)
 
     async def start(self, request: Mapping[str, Any], sink: Sink) -> Exchange:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
@@ -26,15 +26,19 @@ from sandbox_sdk.engine.worker import Worker
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.model_host import SandboxModelHost
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.orchestrator.enforce import Enforcer
 from sandbox_sdk.orchestrator.evidence import Witness
 from sandbox_sdk.orchestrator.metrics import Meter
 from sandbox_sdk.orchestrator.monitor import Monitor
 from sandbox_sdk.orchestrator.optimize import Optimizer
 from sandbox_sdk.orchestrator.scene import Scene
-from sandbox_sdk.policies import Admission, FixedAdmission
+from sandbox_sdk.policies import STRONG, Admission, FixedAdmission
+from sandbox_sdk.rulebook import Rulebook
+from sandbox_sdk.rules import Protection
+from sandbox_sdk.spec import parse_spec
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.state import SQLiteStore
-from sandbox_sdk.values import new_id
+from sandbox_sdk.values import SandboxSpec, new_id
 from sandbox_sdk.vault import Vault
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ class Parts:
         orchestrator: What looks after them.
         admission: Who may start a sandbox for a trial now.
         optimizer: The defaults that were chosen by what was seen.
+        enforcer: Holds all of it to the operator's rules.
         closed: Whether every sandbox was ended with the client.
     """
 
@@ -78,6 +83,7 @@ class Parts:
     orchestrator: AsyncSDKOrchestrator
     admission: Admission
     optimizer: Optimizer
+    enforcer: Enforcer
     closed: bool = False
     _models: ModelRegistry | None = None
     _concurrency: Concurrency | None = None
@@ -99,19 +105,22 @@ class Parts:
         scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
         vault = Vault(folders.keys, lambda: settings.key_source)
+        auditor = _auditor(settings, store, folders, supervisor, vault)
+        enforcer = _enforcer(settings, store, templates, auditor)
         here = LocalBackend(
             store,
             folders,
             supervisor,
             templates,
             vault,
+            gate=enforcer,
             uid_range=(settings.uid_range.first, settings.uid_range.count),
             pool_size=settings.pool_size,
             scaled=settings.auto_scaling,
             scale_log=scale_log,
             worker=worker,
         )
-        auditor = _auditor(settings, store, folders, supervisor, vault)
+        here.observe(enforcer)
         local = here if auditor is None else AuditedBackend(here, auditor)
         backend = _far(settings, folders) or local
         monitor = Monitor([backend], here.read_host, interval=settings.monitoring_interval)
@@ -120,13 +129,20 @@ class Parts:
         admission = _admission(settings, here, witness, scale_log)
         meter = Meter("local")
         here.observe(meter)
+        enforcer.tell(meter.denied)
         admission.waited = meter.waited
         optimizer = Optimizer(
             store, witness, memory_bytes=settings.resources.memory_bytes, places=admission.places
         )
         monitor.after_each_point(optimizer.save)
         orchestrator = AsyncSDKOrchestrator(
-            monitor, scale_log, optimizer, Scene(here, admission, meter)
+            monitor,
+            scale_log,
+            optimizer,
+            Scene(here, admission, meter),
+            enforcer,
+            partial(_spec_of, settings, templates),
+            here,
         )
         parts = cls(
             settings,
@@ -140,10 +156,13 @@ class Parts:
             orchestrator,
             admission,
             optimizer,
+            enforcer,
         )
         try:
             await local.reap()
             await optimizer.load()
+            await enforcer.load()
+            await supervisor.start_soon(enforcer.run, here)
             await supervisor.start_soon(monitor.run)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -159,6 +178,7 @@ class Parts:
             await self.backend.aclose()
             await self.local.aclose()
             await self.optimizer.save()
+            await self.enforcer.save()
         finally:
             self.closed = True
             self.templates.release()
@@ -213,6 +233,7 @@ class Parts:
             models=models,
             run_id=run_id,
             owner=self.store.owner,
+            purse=self.enforcer,
         )
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
@@ -260,6 +281,7 @@ class Parts:
             sandboxes=sandboxes,
             admission=self.admission,
             concurrency=self._concurrency,
+            purse=self.enforcer,
         )
 
     def _model_registry(self) -> ModelRegistry:
@@ -293,6 +315,44 @@ def _auditor(
         keep_days=settings.audit_keep_days,
     )
     return Auditor(log, every_level=settings.enable_audit_logs is True)
+
+
+def _enforcer(
+    settings: Settings, store: SQLiteStore, templates: Templates, auditor: Auditor | None
+) -> Enforcer:
+    """What holds all sandboxes to the rules of the settings and of the host.
+
+    Raises:
+        ConfigError: The rules cannot be read.
+    """
+    encrypted = settings.encryption_key is not None or settings.encryption_key_file is not None
+
+    def protections(spec: SandboxSpec) -> list[Protection]:
+        found: list[Protection] = []
+        if encrypted or spec.security_level in STRONG:
+            found.append("encryption")
+        if auditor is not None and auditor.keeps(spec.security_level):
+            found.append("audit")
+        return found
+
+    enforcer = Enforcer(
+        Rulebook(settings.rules, config=settings.rules_file),
+        store,
+        client=f"uid {os.geteuid()}",
+        names_of=templates.names_of,
+        protections=protections,
+    )
+    if auditor is not None:
+        enforcer.tell(auditor.denied)
+    return enforcer
+
+
+async def _spec_of(
+    settings: Settings, templates: Templates, options: Mapping[str, Any]
+) -> SandboxSpec:
+    """Return the spec that options of ``create_sandbox`` mean."""
+    parse = partial(parse_spec, **{"name": "sandbox", **options}, settings=settings)
+    return await templates.pin(await anyio.to_thread.run_sync(parse))
 
 
 def _admission(

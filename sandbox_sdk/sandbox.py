@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -124,7 +125,12 @@ class AsyncSandbox:
             resources = self._info.spec.resources
             watcher = self._parts.watcher(standing.info)
             self._link = await Link.open(
-                self.id, self._parts.backend, resources, self._parts.supervisor, watcher
+                self.id,
+                self._parts.backend,
+                resources,
+                self._parts.supervisor,
+                watcher,
+                partial(self._parts.enforcer.calling, standing.info),
             )
             self._closed = False
             self._contexts = {}

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sandbox_sdk.engine.scale_log import Scaled
 from sandbox_sdk.orchestrator import AsyncSDKOrchestrator
+from sandbox_sdk.orchestrator.enforce import Verdict
 from sandbox_sdk.orchestrator.optimize import Suggestion
 from sandbox_sdk.orchestrator.snapshot import HistoryPoint, ResourceSnapshot
+from sandbox_sdk.rules import Rule
 from sandbox_sdk_sync._twin import Twin
 
 
@@ -71,6 +73,33 @@ class SDKOrchestrator(Twin[AsyncSDKOrchestrator]):
             ConfigError: Nothing was applied for that template.
         """
         return self._call(self._core.revert_optimizations, template)
+
+    def policies(self) -> list[Rule]:
+        """Return the operator's rules in force: the host's, the settings' and the arguments'.
+
+        They add up: each narrows what sandboxes may be and do, and none lifts another.
+        """
+        return self._call(self._core.policies)
+
+    def explain(self, spec: Mapping[str, object]) -> list[Verdict]:
+        """Return what each rule that is about a sandbox would say of it; nothing is made.
+
+        Args:
+            spec: What ``create_sandbox`` would be called with, without a name if need be.
+
+        Raises:
+            ConfigError: The spec is wrong, all faults at once, or the rules cannot be read.
+            TemplateError: There is no template of that name or key.
+        """
+        return self._call(self._core.explain, spec)
+
+    def enforce(self) -> list[str]:
+        """End now every sandbox of this client that a rule does not allow; return their ids.
+
+        This is done once a second in any case. They end as ``infra`` with the limit
+        ``policy:<rule>``: it is no fault of what ran in them.
+        """
+        return self._call(self._core.enforce)
 
     def metrics(self) -> str:
         """Return counts, times and gauges of this client in Prometheus's text format."""

@@ -5,12 +5,11 @@ signed checkpoints over that. Only what records is imported here, so that a clie
 nothing loads no cryptography.
 """
 
-from sandbox_sdk.audit.auditor import STRICT, Auditor, Control, Watched, Watcher
+from sandbox_sdk.audit.auditor import Auditor, Control, Watched, Watcher
 from sandbox_sdk.audit.events import Actor, Entry, Line
 from sandbox_sdk.audit.log import AuditLog
 
 __all__ = [
-    "STRICT",
     "Actor",
     "AuditLog",
     "Auditor",

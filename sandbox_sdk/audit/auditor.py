@@ -15,11 +15,11 @@ import attrs
 
 from sandbox_sdk.audit.events import Actor, Content, Entry
 from sandbox_sdk.audit.log import AuditLog
-from sandbox_sdk.errors import SandboxError
+from sandbox_sdk.errors import PolicyDenied, SandboxError
+from sandbox_sdk.policies import STRONG
 from sandbox_sdk.values import Ended, EndKind, SandboxInfo, SandboxSpec, SecurityLevel, Usage
 
-STRICT: frozenset[SecurityLevel] = frozenset({"high", "maximum"})
-"""Levels that are recorded unless settings say no, and at which nothing goes on unrecorded."""
+# Levels of STRONG are recorded unless settings say no, and nothing goes on unrecorded there.
 
 
 class Auditor:
@@ -27,7 +27,7 @@ class Auditor:
 
     Args:
         log: Where.
-        every_level: Whether sandboxes of all levels are recorded, or only those of ``STRICT``.
+        every_level: Whether sandboxes of all levels are recorded, or only those of ``STRONG``.
         who: Returns who makes the call that is under way.
     """
 
@@ -42,7 +42,7 @@ class Auditor:
 
     def wants(self, level: SecurityLevel) -> bool:
         """Return whether what is done to a sandbox of this level is recorded."""
-        return self._every_level or level in STRICT
+        return self._every_level or level in STRONG
 
     async def record(
         self,
@@ -65,7 +65,7 @@ class Auditor:
             SandboxError: It cannot be recorded, and must be.
         """
         entry = self._entry(what, subject, {"actor": self._who(), **(data or {})})
-        await self.log.record(entry, must=level in STRICT)
+        await self.log.record(entry, must=level in STRONG)
 
     async def begin(
         self,
@@ -91,7 +91,7 @@ class Auditor:
         Raises:
             StateError: It is refused.
         """
-        must = new_work and level in STRICT
+        must = new_work and level in STRONG
         if must:
             self.log.check()
         call = Control(self, what, subject, self._number(), must)
@@ -99,13 +99,28 @@ class Auditor:
         await self.log.announce(self._entry(f"{what}.began", subject, about, content))
         return call
 
+    def keeps(self, level: SecurityLevel) -> bool:
+        """Return whether what is done to a sandbox of this level is recorded, and can be now."""
+        return self.wants(level) and self.log.failure is None
+
+    def denied(self, denial: PolicyDenied, spec: SandboxSpec | None) -> None:
+        """Record that a rule of the operator's did not allow something.
+
+        Before the log is open no sandbox was asked for, whose own refusal names the rule.
+        """
+        wanted = self._every_level if spec is None else self.wants(spec.security_level)
+        if wanted and self.log.is_open:
+            subject = denial.sandbox_id or ""
+            data = {"actor": self._who(), "rule": denial.rule, "name": spec.name if spec else ""}
+            self.log.emit(self._entry("policy.denied", subject, data))
+
     def watcher(self, info: SandboxInfo) -> Watcher | None:
         """Return what records the calls inside a sandbox, or ``None`` if they are not.
 
         ``open()`` of the log comes first.
         """
         level = info.spec.security_level
-        return Watcher(self, info.id, level in STRICT) if self.wants(level) else None
+        return Watcher(self, info.id, level in STRONG) if self.wants(level) else None
 
     def started(self, info: SandboxInfo, *, seconds: float, ready: bool) -> None:
         """Take no note: the call that starts a sandbox is recorded."""
@@ -271,7 +286,8 @@ def outcome(ended: Ended) -> dict[str, object]:
 def failure(error: BaseException) -> dict[str, object]:
     """Return what an error makes of a call: its code, not its message, which may be anybody's."""
     if isinstance(error, SandboxError):
-        return {"outcome": "error", "error": error.code}
+        rule = {"rule": error.rule} if isinstance(error, PolicyDenied) else {}
+        return {"outcome": "error", "error": error.code, **rule}
     if isinstance(error, Exception):
         return {"outcome": "error", "error": type(error).__name__}
     return {"outcome": EndKind.CANCELLED.value}

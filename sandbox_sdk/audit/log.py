@@ -108,14 +108,23 @@ class AuditLog:
         """
         await self._started()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether events can be emitted."""
+        return self._writer is not None
+
+    @property
+    def failure(self) -> SandboxError | None:
+        """Why the last write was none, if it was not."""
+        return self._writer.failure if self._writer else None
+
     def check(self) -> None:
         """Go on if the last write was one.
 
         Raises:
             StateError: It was not, and what must be recorded would not be.
         """
-        failure = self._writer.failure if self._writer else None
-        if failure is not None:
+        if (failure := self.failure) is not None:
             raise StateError(
                 f"nothing new is begun at this security level while events cannot be recorded: "
                 f"{failure.message}",

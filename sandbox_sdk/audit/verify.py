@@ -212,8 +212,6 @@ class _Verifying:
             raise _Wrong(number, f"is not there: line {line.sequence} stands in its place")
         if number == self._first and not self._origin:
             self._origin = line.source
-        if line.source != self._origin:
-            raise _Wrong(number, "is of another log")
         if this.first != (line.type == SEGMENT) or (this.first and int(this.path.stem) != number):
             raise _Wrong(number, "does not stand where segments begin")
         if line.previous != self._previous:
@@ -225,6 +223,8 @@ class _Verifying:
             if intact and number > self._first:
                 raise _Wrong(number - 1, f"is not what line {number} says it was")
             raise _Wrong(number, "does not follow the line before it")
+        if line.source != self._origin:
+            raise _Wrong(number, "is of another log")
 
     def _is_covered(self, line: Line) -> bool:
         """Return whether what comes before a line is as a checkpoint says that it was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -179,6 +179,41 @@ class Observer(Protocol):
 
     def ended(self, info: SandboxInfo, ended: Ended, usage: Usage) -> None:
         """Take note of an end, and what the sandbox used in all."""
+        ...
+
+
+class Gate(Protocol):
+    """Says what of all this is allowed, by an operator's rules; every check raises its denial.
+
+    A check is quick: it may look at a file, and waits for nothing.
+    """
+
+    def create(self, spec: SandboxSpec) -> None:
+        """Let a sandbox be recorded.
+
+        Raises:
+            PolicyDenied: It is not allowed.
+        """
+        ...
+
+    def starting(self, info: SandboxInfo) -> AbstractContextManager[None]:
+        """Return what to start a sandbox within.
+
+        Raises:
+            PolicyDenied: On entering, it is not allowed.
+        """
+        ...
+
+    def standing(self, standing: Standing) -> None:
+        """Let code into a sandbox that stands.
+
+        Raises:
+            PolicyDenied: What is in force there is not allowed.
+        """
+        ...
+
+    async def forget(self, id: str) -> None:
+        """Take note that a sandbox was deleted."""
         ...
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import attrs
 
-from sandbox_sdk.backends.base import Channel, LimitHits, Noted, Observer, Standing
+from sandbox_sdk.backends.base import Channel, Gate, LimitHits, Noted, Observer, Standing
 from sandbox_sdk.engine import extract, payload, plain, reaper, saving
 from sandbox_sdk.engine.blank import Blank
 from sandbox_sdk.engine.channel import SocketChannel
@@ -29,6 +29,7 @@ from sandbox_sdk.engine.worker import SealingChannel, Worker, subject_of
 from sandbox_sdk.errors import (
     FileError,
     LaunchError,
+    PolicyDenied,
     ProtocolError,
     SandboxBusy,
     SandboxError,
@@ -38,6 +39,7 @@ from sandbox_sdk.errors import (
 from sandbox_sdk.isolation.runtimes.base import WORKSPACE
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.policies.host import HostState
+from sandbox_sdk.rules import ended_by
 from sandbox_sdk.store.base import Once, Store, Taken
 from sandbox_sdk.store.folders import StateFolders, state_error
 from sandbox_sdk.values import (
@@ -83,6 +85,7 @@ class LocalBackend:
         scaled: bool,
         scale_log: ScaleLog,
         worker: Worker | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._store = store
         self._folders = folders
@@ -90,6 +93,7 @@ class LocalBackend:
         self._templates = templates
         self._vault = vault
         self._worker = worker
+        self._gate = gate
         self._ours = group_prefix(folders.root)
         self._engine = Engine(
             supervisor,
@@ -120,6 +124,8 @@ class LocalBackend:
 
     async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox."""
+        if self._gate is not None:
+            self._gate.create(spec)
         info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
         recorded = await self._store.insert_sandbox(info, once)
         if recorded.id == info.id:
@@ -133,10 +139,25 @@ class LocalBackend:
             if held is None or held.running.verdict is not None:
                 if held is not None:
                     await held.running.over.wait()
-                held = await self._start(id)
-            return Standing(
-                isolation=held.running.isolation, limits=held.running.limits, info=held.info
-            )
+                held = await self._let_start(id)
+            return _standing(held)
+
+    async def _let_start(self, id: str) -> _Held:
+        """Set a sandbox up, if that is allowed."""
+        if self._gate is None:
+            return await self._start(id)
+        spec = self._new.get(id)
+        with self._gate.starting(
+            await self._store.get_sandbox(id) if spec is None else SandboxInfo(id=id, spec=spec)
+        ):
+            held = await self._start(id)
+            try:
+                self._gate.standing(attrs.evolve(_standing(held), limits=held.running.limits_now()))
+            except PolicyDenied as denial:
+                with anyio.CancelScope(shield=True):
+                    await held.running.end(ended_by(denial))
+                raise
+            return held
 
     async def _start(self, id: str) -> _Held:
         began = anyio.current_time()
@@ -220,6 +241,14 @@ class LocalBackend:
         _fill(workspace, files, None if blank.in_memory else blank.launched.uid or None)
         return workspace
 
+    async def standing(self, id: str) -> Standing | None:
+        """Return what is in force in a sandbox that runs here, its limits read back."""
+        held = self._held.get(id)
+        if held is None:
+            return None
+        limits = await anyio.to_thread.run_sync(held.running.limits_now)
+        return attrs.evolve(_standing(held), limits=limits)
+
     async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         async with self._lock(id):
@@ -242,6 +271,8 @@ class LocalBackend:
             folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
             await anyio.to_thread.run_sync(self._vault.erase, id)
             await anyio.to_thread.run_sync(_remove, folders)
+        if self._gate is not None:
+            await self._gate.forget(id)
         self._new.pop(id, None)
         self._starting.pop(id, None)
         self._ended.pop(id, None)
@@ -420,6 +451,11 @@ class LocalBackend:
 def group_prefix(state_dir: Path) -> str:
     """Return what begins the name of every control group of a state folder."""
     return f"st{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]}"
+
+
+def _standing(held: _Held) -> Standing:
+    running = held.running
+    return Standing(isolation=running.isolation, limits=running.limits, info=held.info)
 
 
 def _usage(running: Sequence[Running | None]) -> tuple[Usage | None, ...]:

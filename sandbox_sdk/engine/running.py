@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sandbox_sdk.engine.gauge import Gauge
 from sandbox_sdk.engine.launcher import Launched, Launcher
 from sandbox_sdk.engine.watchdog import Bound, Watch, Watchdog
 from sandbox_sdk.errors import SandboxError
+from sandbox_sdk.isolation.walls.cgroup_files import GONE
 from sandbox_sdk.isolation.walls.cgroups import Counters, Group, GroupUsage
 from sandbox_sdk.values import Ended, EndKind, Isolation, Limit, SandboxSpec, Usage
 from sandbox_sdk.vault import Vault
@@ -66,6 +67,7 @@ class Running:
     _gauge: Gauge | None = None
     _watched: Watch | None = None
     _cpu_seen: float = 0.0
+    _bounds: Mapping[str, float | None] | None = None
 
     async def end(self, verdict: Ended | None) -> None:
         """End the sandbox for this reason, unless it is ending for another, and wait.
@@ -129,6 +131,23 @@ class Running:
         if self._gauge is None:
             self._gauge = Gauge(self.group)
         return self._gauge.read()
+
+    def limits_now(self) -> tuple[Limit, ...]:
+        """Return its limits, each as its control group is bound now, if somebody changed that.
+
+        What the group was bound to is read when this is first called.
+        """
+        if self.group is None or self.over.is_set():
+            return self.limits
+        try:
+            now = self.group.limits()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return self.limits
+        if self._bounds is None:
+            self._bounds = now
+        return tuple(_as_bound(limit, self._bounds, now) for limit in self.limits)
 
     def used_up(self) -> str:
         """Return the limit that a workspace in memory has reached, if it has."""
@@ -269,3 +288,14 @@ class Running:
         if not self.launcher.alive:
             detail = "its launcher was killed"
         return Ended(kind=EndKind.SANDBOX_DIED, detail=detail)
+
+
+def _as_bound(
+    limit: Limit, before: Mapping[str, float | None], now: Mapping[str, float | None]
+) -> Limit:
+    """Return a limit as its group is bound now: the group's own bound has room for the agent."""
+    was, is_now = before.get(limit.name), now.get(limit.name)
+    if was == is_now or limit.value is None:
+        return limit
+    value = None if was is None or is_now is None else limit.value + is_now - was
+    return attrs.evolve(limit, value=value, note="changed from outside since it was set up")

@@ -275,6 +275,10 @@ class TemplateStore:
             raise _missing(key) from None
         return _parsed(_Record, text, key)
 
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Return the names that mean a template now."""
+        return tuple(name for name, named in self._names() if named.key == key)
+
     def _names(self) -> Iterator[tuple[str, Named]]:
         for path in sorted((self._folder / "names").glob("*.json")):
             yield path.stem, _parsed(Named, path.read_bytes(), path.stem)

@@ -114,6 +114,10 @@ class Templates:
         preload = tuple(dict.fromkeys((*named.preload, *spec.preload)))
         return attrs.evolve(spec, template=named.key, preload=preload)
 
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Return the names that mean a built template now."""
+        return () if key in BUILT_IN else self.store.names_of(key)
+
     async def build(
         self, packages: Sequence[str], *, name: str | None = None, preload: Sequence[str] = ()
     ) -> TemplateInfo:

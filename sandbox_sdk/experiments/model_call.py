@@ -16,6 +16,7 @@ from sandbox_sdk.errors import (
     ModelAuthError,
     ModelError,
     ModelNotFound,
+    PolicyDenied,
     ReplayMiss,
     UnsupportedParameter,
 )
@@ -198,6 +199,8 @@ class ModelCaller:
                 return await self._spending.reserve(request)
         except OutOfBudget as over:
             raise Stopped(over.outcome) from None
+        except PolicyDenied as denial:
+            raise Stopped(failed(AttemptState.INFRA_ERROR, denial)) from None
         finally:
             self._allowance.wait(self._spending.waited - waited)
         raise Stopped(self._allowance.out_of_time())

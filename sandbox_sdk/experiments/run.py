@@ -16,11 +16,14 @@ from sandbox_sdk.experiments.batches.batch_config import BatchConfig
 from sandbox_sdk.experiments.batches.plan import Plan, PlannedTrial, only_trial, ready_condition
 from sandbox_sdk.experiments.batches.trial_runner import OneSandbox, TrialRunner
 from sandbox_sdk.experiments.budgets.budget_limits import BudgetLimits
+from sandbox_sdk.experiments.budgets.prices import Prices
+from sandbox_sdk.experiments.budgets.spending import BudgetGate
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.parse import Faults
+from sandbox_sdk.policies import Purse
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Workplace, new_id
 
@@ -60,6 +63,7 @@ async def run_experiment(
     models: ModelRegistry,
     run_id: str | None = None,
     owner: Owner | None = None,
+    purse: Purse | None = None,
 ) -> ExperimentResult:
     """Run one experiment and return what it gave.
 
@@ -73,6 +77,7 @@ async def run_experiment(
         models: The client's models.
         run_id: The run's id, of ``new_id("run")``; by default a new one.
         owner: Who runs it; by default this process.
+        purse: Says whether the model may be paid for.
 
     Raises:
         ConfigError: The config is wrong, or makes more than one trial.
@@ -101,7 +106,11 @@ async def run_experiment(
         sandbox_id=workplace.id,
     )
     try:
-        await _run(run, trial, TrialRunner(run, models, OneSandbox(workplace)))
+        gate = None
+        if purse is not None:
+            about = {trial.condition.label: workplace.info.spec.metadata}
+            gate = BudgetGate.unbounded(Prices(trial.config.prices), purse, about)
+        await _run(run, trial, TrialRunner(run, models, OneSandbox(workplace), gate=gate))
     finally:
         await run.aclose()
     record = await anyio.to_thread.run_sync(read_run, run.folder)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import anyio
 
 from sandbox_sdk.engine.scale_log import Scaled, ScaleLog
 from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.orchestrator.enforce import Enforcer, Guarded, Verdict
 from sandbox_sdk.orchestrator.monitor import Monitor
 from sandbox_sdk.orchestrator.optimize import Optimizer, Suggestion
 from sandbox_sdk.orchestrator.scene import Scene
 from sandbox_sdk.orchestrator.snapshot import HistoryPoint, ResourceSnapshot
+from sandbox_sdk.rules import Rule
+from sandbox_sdk.values import SandboxSpec
 
-__all__ = ["AsyncSDKOrchestrator", "HistoryPoint", "ResourceSnapshot", "Scaled", "Suggestion"]
+__all__ = [
+    "AsyncSDKOrchestrator", "HistoryPoint", "ResourceSnapshot", "Rule", "Scaled", "Suggestion",
+    "Verdict",
+]  # fmt: skip
 
 
 class AsyncSDKOrchestrator:
     """Looks after all sandboxes of one client."""
 
     def __init__(
-        self, monitor: Monitor, scale_log: ScaleLog, optimizer: Optimizer, scene: Scene
+        self,
+        monitor: Monitor,
+        scale_log: ScaleLog,
+        optimizer: Optimizer,
+        scene: Scene,
+        enforcer: Enforcer,
+        spec_of: Callable[[Mapping[str, object]], Awaitable[SandboxSpec]],
+        guarded: Guarded,
     ) -> None:
         self._monitor = monitor
         self._scale_log = scale_log
         self._optimizer = optimizer
         self._scene = scene
+        self._enforcer = enforcer
+        self._spec_of = spec_of
+        self._guarded = guarded
 
     async def monitor_resources(self) -> ResourceSnapshot:
         """Return what every running sandbox of this client uses now, read afresh.
@@ -89,6 +105,33 @@ class AsyncSDKOrchestrator:
             ConfigError: Nothing was applied for that template.
         """
         return list(await self._optimizer.revert(template))
+
+    async def policies(self) -> list[Rule]:
+        """Return the operator's rules in force: the host's, the settings' and the arguments'.
+
+        They add up: each narrows what sandboxes may be and do, and none lifts another.
+        """
+        return list(self._enforcer.rules)
+
+    async def explain(self, spec: Mapping[str, object]) -> list[Verdict]:
+        """Return what each rule that is about a sandbox would say of it; nothing is made.
+
+        Args:
+            spec: What ``create_sandbox`` would be called with, without a name if need be.
+
+        Raises:
+            ConfigError: The spec is wrong, all faults at once, or the rules cannot be read.
+            TemplateError: There is no template of that name or key.
+        """
+        return list(self._enforcer.explain(await self._spec_of(spec)))
+
+    async def enforce(self) -> list[str]:
+        """End now every sandbox of this client that a rule does not allow; return their ids.
+
+        This is done once a second in any case. They end as ``infra`` with the limit
+        ``policy:<rule>``: it is no fault of what ran in them.
+        """
+        return list(await self._enforcer.check(self._guarded))
 
     async def metrics(self) -> str:
         """Return counts, times and gauges of this client in Prometheus's text format."""

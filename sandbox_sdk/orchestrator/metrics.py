@@ -12,6 +12,7 @@ from typing import Literal
 
 import attrs
 
+from sandbox_sdk.errors import PolicyDenied
 from sandbox_sdk.values import Ended, EndKind, SandboxInfo, SandboxSpec, Usage
 
 BUCKETS = (
@@ -54,6 +55,9 @@ METRICS: Mapping[str, Metric] = {
     "sandbox_sdk_cpu_seconds": Metric("gauge", (), "CPU time of all running sandboxes."),
     "sandbox_sdk_memory_bytes": Metric("gauge", (), "Memory of all running sandboxes."),
     "sandbox_sdk_pids": Metric("gauge", (), "Processes and threads of all running sandboxes."),
+    "sandbox_sdk_policy_denials_total": Metric(
+        "counter", ("rule",), "What a rule of policies did not allow."
+    ),
     "sandbox_sdk_build_info": Metric("gauge", ("version", "python", "backend"), "Always 1."),
 }
 """Name -> metric; all there are."""
@@ -102,6 +106,7 @@ class Meter:
         self.backend = backend
         self._starts: dict[str, Histogram] = {}
         self._exits: Counter[str] = Counter()
+        self._denials: Counter[str] = Counter()
         self._failures = 0
         self._waits = Histogram()
 
@@ -117,6 +122,10 @@ class Meter:
         """Take note of an end; see ``Observer``."""
         self._exits[REASONS.get(ended.kind, "error")] += 1
 
+    def denied(self, denial: PolicyDenied, spec: SandboxSpec | None) -> None:
+        """Take note of what a rule did not allow."""
+        self._denials[denial.rule] += 1
+
     def waited(self, seconds: float) -> None:
         """Take note of how long someone waited for a place."""
         self._waits.observe(seconds)
@@ -126,8 +135,9 @@ class Meter:
         starts, exits = "sandbox_sdk_sandbox_start_seconds", "sandbox_sdk_sandbox_exits_total"
         waits, failures = (
             "sandbox_sdk_queue_wait_seconds",
-            ("sandbox_sdk_sandbox_start_failures_total"),
+            "sandbox_sdk_sandbox_start_failures_total",
         )
+        denials = "sandbox_sdk_policy_denials_total"
         return {
             starts: [
                 line
@@ -139,6 +149,10 @@ class Meter:
                 for reason, count in sorted(self._exits.items())
             ],
             failures: [_sample(failures, (), self._failures)],
+            denials: [
+                _sample(denials, (("rule", rule),), count)
+                for rule, count in sorted(self._denials.items())
+            ],
             waits: list(self._waits.samples(waits, ())),
         }
 

@@ -8,12 +8,13 @@ from sandbox_sdk.errors import IsolationError
 from sandbox_sdk.policies.admission import Admission, FixedAdmission, SlotRequest
 from sandbox_sdk.policies.base import Policy, SocketFamily
 from sandbox_sdk.policies.levels import HIGH, LOW, MEDIUM
+from sandbox_sdk.policies.purse import Purse
 from sandbox_sdk.policies.waivers import WAIVABLE
 from sandbox_sdk.values import SandboxSpec, SecurityLevel
 
 __all__ = [
     "BUILT", "HIGH", "LEVELS", "LOW", "MEDIUM", "STRONG", "WAIVABLE", "Admission", "FixedAdmission",
-    "Policy", "SlotRequest", "SocketFamily", "policy", "template_of",
+    "Policy", "Purse", "SlotRequest", "SocketFamily", "policy", "template_of",
 ]  # fmt: skip
 
 LEVELS: Mapping[SecurityLevel, Policy] = {rules.level: rules for rules in (LOW, MEDIUM, HIGH)}

@@ -1,4 +1,4 @@
-"""Every Python example of README, `docs/code.md` and `docs/batches.md` runs as it stands."""
+"""Every Python example of README and of some pages of `docs/` runs as it stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
-    page: (ROOT / page).read_text() for page in ("README.md", "docs/code.md", "docs/batches.md")
+    page: (ROOT / page).read_text()
+    for page in ("README.md", "docs/code.md", "docs/batches.md", "docs/policies.md")
 }
 README = PAGES["README.md"]
 EXAMPLES = [

@@ -35,6 +35,7 @@ FACTS: dict[str, Any] = {
     "parameter": "seed",
     "unbilled": True,
     "reason": "expired",
+    "rule": "students",
     "template": "0123456789abcdef0123456789abcdef",
     "key_id": "0123456789abcdef",
     "output": "No space left on device",

@@ -42,7 +42,7 @@ from sandbox_sdk.experiments.records.run_info import RunInfo, run_info
 from sandbox_sdk.experiments.records.run_record import RunRecord, read_run
 from sandbox_sdk.experiments.results.run_result import RunResult
 from sandbox_sdk.parse import fault
-from sandbox_sdk.policies import Admission
+from sandbox_sdk.policies import Admission, Purse
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import AttemptState, Sandboxes, new_id
 
@@ -73,6 +73,7 @@ class Batches:
         sandboxes: Makes sandboxes.
         admission: Says when one may start.
         concurrency: The places among the models' callers.
+        purse: Says whether models may be paid for.
     """
 
     runs_dir: Path
@@ -81,6 +82,7 @@ class Batches:
     sandboxes: Sandboxes
     admission: Admission
     concurrency: Concurrency
+    purse: Purse | None = None
 
     async def plan(self, config: Mapping[str, object], choice: Choice) -> Plan:
         """Return the plan of a batch, checked as far as can be without running anything.
@@ -134,7 +136,7 @@ class Batches:
                 run = await OpenRun.resume(found.folder, plan, redactor, owner)
         finally:
             os.close(lock)
-        gate = BudgetGate(Budget(plan.batch.budget, _prices(plan.batch)))
+        gate = BudgetGate(Budget(plan.batch.budget, _prices(plan.batch)), self.purse, plan.metadata)
         try:
             if found is not None:
                 await anyio.to_thread.run_sync(_restore, gate.budget, run)

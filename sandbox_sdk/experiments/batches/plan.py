@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -103,6 +103,11 @@ class Plan:
 
     def __iter__(self) -> Iterator[PlannedTrial]:
         return map(self.trial, range(len(self)))
+
+    @property
+    def metadata(self) -> dict[str, Mapping[str, str]]:
+        """Condition -> the metadata of its sandboxes."""
+        return {each.condition.label: each.spec.metadata for each in self.ready}
 
     def index(self, key: str) -> int | None:
         """Return the place of the trial with this key, or ``None`` if there is none."""

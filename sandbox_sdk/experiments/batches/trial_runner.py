@@ -21,7 +21,7 @@ from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.ledger import MOST_INFRA_FAILURES
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
-from sandbox_sdk.experiments.results.outcome import Outcome, failed
+from sandbox_sdk.experiments.results.outcome import Outcome, failed, is_denied
 from sandbox_sdk.experiments.results.result import LimitHit, ResourceUse
 from sandbox_sdk.values import COUNTED, AttemptState, Workplace
 
@@ -115,7 +115,8 @@ class TrialRunner:
                     log.exception("trial.failed", extra={"trial": trial.key})
                     outcome = failed(AttemptState.INFRA_ERROR, _as_sandbox_error(error))
                 failures = self._run.ledger.unfinished(trial.index).failures
-                if outcome.state is not AttemptState.INFRA_ERROR or failures >= MOST_INFRA_FAILURES:
+                is_final = failures >= MOST_INFRA_FAILURES or is_denied(outcome)
+                if outcome.state is not AttemptState.INFRA_ERROR or is_final:
                     return outcome
                 await anyio.sleep(_RETRY_SECONDS[failures - 1])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -20,6 +22,7 @@ from sandbox_sdk.experiments.budgets.reservations import Reservation, settled
 from sandbox_sdk.experiments.models.base import ModelOutput, ModelRequest
 from sandbox_sdk.experiments.results.outcome import Outcome
 from sandbox_sdk.experiments.results.result import Failure, LimitHit
+from sandbox_sdk.policies import Purse
 from sandbox_sdk.values import AttemptState
 
 
@@ -44,23 +47,40 @@ class BudgetGate:
 
     Args:
         budget: The budget.
+        purse: Says besides whether anything may be spent.
+        metadata: Condition -> what the purse knows its sandboxes by.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        purse: Purse | None = None,
+        metadata: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self.budget = budget
+        self._purse = purse
+        self._metadata = metadata or {}
         self._settled = anyio.Event()
 
     @classmethod
-    def unbounded(cls, prices: Prices) -> BudgetGate:
-        """Return a gate that lets everything in, and counts it."""
-        return cls(Budget(BudgetLimits(), prices))
+    def unbounded(
+        cls,
+        prices: Prices,
+        purse: Purse | None = None,
+        metadata: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> BudgetGate:
+        """Return a gate that lets in all that the purse pays for, and counts it."""
+        return cls(Budget(BudgetLimits(), prices), purse, metadata)
 
     async def enter(self, call: CallSize, condition: str) -> Reservation:
         """Return once there is room for a call.
 
         Raises:
             OutOfBudget: There is none, and what is in flight can leave none.
+            PolicyDenied: A rule of the operator's allows no more spending.
         """
+        if self._purse is not None:
+            self._purse.paying(self._metadata.get(condition, {}))
         while True:
             event = self._settled
             found = self.budget.reserve(call, condition)
@@ -70,8 +90,15 @@ class BudgetGate:
                 raise OutOfBudget(found)
             await event.wait()
 
-    def left(self) -> None:
-        """Wake those that wait: a reservation was settled or released."""
+    def left(self, condition: str = "", cost: Decimal | None = None) -> None:
+        """Wake those that wait: a reservation was settled or released.
+
+        Args:
+            condition: Whose it was.
+            cost: What is spent of it, in US dollars, as far as that is known.
+        """
+        if self._purse is not None and cost:
+            self._purse.paid(self._metadata.get(condition, {}), cost)
         event, self._settled = self._settled, anyio.Event()
         event.set()
 
@@ -133,12 +160,13 @@ class Spending:
         if reservation is None or self._call is None:
             raise AssertionError("unreachable: what was answered was reserved")
         cost = reservation.settle(usage)
-        self._gate.left()
+        how = settled(usage, cost, reservation.amount)
+        charge = Charge(amount=how.counted + how.estimated, cost=cost)
+        self._gate.left(self._condition, charge.amount.cost)
         self._reservation = None
         if not usage.unmetered_requests:
             self._known_bytes, self._known_tokens = self._call.input_bytes, usage.input_tokens
-        how = settled(usage, cost, reservation.amount)
-        return Charge(amount=how.counted + how.estimated, cost=cost)
+        return charge
 
     def replayed(self, output: ModelOutput, *, at: float | None) -> Charge:
         """Return what an answer cost when it was bought; nothing is spent on it now.
@@ -158,15 +186,15 @@ class Spending:
             return None
         if self._reservation is not None:
             self._reservation.release()
-            self._close()
+            self._close(None)
         return False
 
     def lost(self) -> None:
         """Leave spent what is reserved, if anything is: nobody knows what was billed."""
         if self._reservation is not None:
             self._reservation.settle(None)
-            self._close()
+            self._close(self._reservation.amount.cost)
 
-    def _close(self) -> None:
+    def _close(self, spent: Decimal | None) -> None:
         self._reservation = None
-        self._gate.left()
+        self._gate.left(self._condition, spent)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from sandbox_sdk.errors import ModelError, SandboxError
+from sandbox_sdk.errors import ModelError, PolicyDenied, SandboxEnded, SandboxError
 from sandbox_sdk.experiments.results.result import Failure, LimitHit
+from sandbox_sdk.rules import DENIED
 from sandbox_sdk.values import ATTEMPT_STATE, AttemptState, Ended
 
 
@@ -58,7 +59,20 @@ def failure_of(error: SandboxError) -> Failure:
             provider_status=error.provider_status,
             request_id=error.request_id,
         )
-    return Failure(type=error.code, message=error.message)
+    return Failure(type=_denying_rule(error) or error.code, message=error.message)
+
+
+def is_denied(outcome: Outcome) -> bool:
+    """Return whether an operator's rule ended it: no repetition will be allowed either."""
+    return outcome.error is not None and outcome.error.type.startswith(DENIED)
+
+
+def _denying_rule(error: SandboxError) -> str:
+    """Return ``policy:`` and the rule's name for what an operator's rule refused or ended."""
+    if isinstance(error, PolicyDenied):
+        return f"{DENIED}{error.rule}"
+    limit = error.ended.limit if isinstance(error, SandboxEnded) and error.ended else None
+    return limit if limit is not None and limit.startswith(DENIED) else ""
 
 
 _LIMITED = frozenset({AttemptState.TIMEOUT, AttemptState.OOM, AttemptState.LIMIT})
@@ -80,4 +94,5 @@ def decided_by(ended: Ended, text: str) -> Outcome:
     message = f"the program ended {ended}"
     if lines := text.strip().splitlines():
         message += f"; its last line: {lines[-1][:300]}"
-    return Outcome(state=state, error=Failure(type=ended.kind.value, message=message))
+    denied = ended.limit if ended.limit and ended.limit.startswith(DENIED) else None
+    return Outcome(state=state, error=Failure(type=denied or ended.kind.value, message=message))

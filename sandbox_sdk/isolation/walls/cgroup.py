@@ -20,6 +20,9 @@ UNIFIED = "unified"
 """Names the folder in the version 2 tree, where version 1 bounds the group."""
 
 
+_UNBOUNDED = 1 << 62
+
+
 class Counters(NamedTuple):
     """What the kernel counted in a group.
 
@@ -211,6 +214,27 @@ class Group(NamedTuple):
             memory_stall_seconds=files.stalled_seconds(f"{tree}/memory.pressure") if tree else None,
         )
 
+    def limits(self) -> dict[str, float | None]:
+        """Return what bounds the group now: bytes, cores and a count; ``None`` is nothing.
+
+        Raises:
+            OSError: The group is gone (``ENOENT``) or going (``ENODEV``).
+        """
+        memory, cpu, pids = (self.folders[key] for key in CONTROLLERS)
+        if self.version == 2:
+            most = files.read(f"{memory}/memory.max")
+            quota, period = files.read(f"{cpu}/cpu.max").split()
+        else:
+            most = files.read(f"{memory}/memory.limit_in_bytes")
+            quota = files.read(f"{cpu}/cpu.cfs_quota_us")
+            period = files.read(f"{cpu}/cpu.cfs_period_us")
+        cores = _bound(quota)
+        return {
+            "memory": _bound(most),
+            "cpu": None if cores is None else cores / int(period),
+            "pids": _bound(files.read(f"{pids}/pids.max")),
+        }
+
     @property
     def _tree(self) -> str:
         """Its folder of version 2, or nothing."""
@@ -218,3 +242,9 @@ class Group(NamedTuple):
 
     def _unique(self) -> list[str]:
         return list(dict.fromkeys(self.folders.values()))
+
+
+def _bound(text: str) -> float | None:
+    """Return a bound as a kernel's file tells it; ``max``, -1 and the largest are none."""
+    number = -1 if text.strip() == "max" else int(text)
+    return number if 0 <= number < _UNBOUNDED else None
