@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sandbox_sdk.cli.admin import admin
 from sandbox_sdk.cli.audit import audit
 from sandbox_sdk.cli.batches import run_
 from sandbox_sdk.cli.compare import compare
@@ -17,6 +18,7 @@ from sandbox_sdk.cli.running import global_options
 from sandbox_sdk.cli.runs import runs
 from sandbox_sdk.cli.sandboxes import delete, export, list_
 from sandbox_sdk.cli.serve import serve
+from sandbox_sdk.cli.server import server
 from sandbox_sdk.cli.templates import template
 from sandbox_sdk.cli.verify import verify
 
@@ -32,7 +34,7 @@ for _command in (
     *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_, serve),
 ):
     app.add_command(_command)
-for _group in (models, template, keys, audit):
+for _group in (models, template, keys, audit, server, admin):
     app.add_command(_group)
 
 

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from sandbox_sdk.cli.running import Session, global_options, run
+from sandbox_sdk.cli.server import SOCKET
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.store.folders import StateFolders
 
@@ -123,7 +124,7 @@ async def _listen(session: Session, wish: _Wish, tls: ssl.SSLContext | None) -> 
         if path is None:
             state_dir = session.settings.state_dir
             folders = await anyio.to_thread.run_sync(StateFolders.open, state_dir)
-            path = folders.root / "server" / "server.sock"
+            path = folders.root / SOCKET
         unix = await anyio.to_thread.run_sync(sockets.listen_unix, path)
         listeners.append(serving.Listener(socket=unix))
     return listeners
