@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import anyio
 import anyio.abc
 
 from sandbox_sdk.auth import principal
+from sandbox_sdk.auth.grants import TokenAnswer
+from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.config import Settings
-from sandbox_sdk.errors import AuthenticationError
+from sandbox_sdk.errors import AuthenticationError, CredentialNotFound
 from sandbox_sdk.server import routes
 from sandbox_sdk.server.app import Server
 from sandbox_sdk.server.principals import Authenticator, Peers
@@ -35,7 +37,7 @@ Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
 class Keys:
     """Knows callers by their keys: ``Bearer TENANT`` may do all, ``Bearer TENANT-reader`` read."""
 
-    async def authenticate(self, authorization: str) -> principal.Principal:
+    async def authenticate(self, authorization: str, *, peer: str = "") -> principal.Principal:
         tenant, _, role = authorization.removeprefix("Bearer ").partition("-")
         if not tenant or tenant == "nobody":
             raise AuthenticationError("no such key")
@@ -44,10 +46,35 @@ class Keys:
             tenant=tenant, subject=role or "admin", method="api_key", scopes=scopes
         )
 
+    async def token(
+        self,
+        form: Iterable[tuple[str, str]],
+        *,
+        authorization: str | None = None,
+        peer: str = "",
+    ) -> TokenAnswer:
+        return TokenAnswer(status=400, body={"error": "unsupported_grant_type"}, headers={})
+
+    async def sessions(self, principal: principal.Principal) -> tuple[SessionInfo, ...]:
+        return ()
+
+    async def revoke_session(self, principal: principal.Principal, id: str) -> None:
+        raise CredentialNotFound("no such session")
+
+    async def wait_revoked(self, principal: principal.Principal) -> None:
+        await anyio.sleep_forever()
+
+    async def has_tenants(self) -> bool:
+        return False
+
 
 @asynccontextmanager
 async def serving(
-    state_dir: Path, offered: ServerSettings = EVERYTHING, *, peers: Peers | None = None
+    state_dir: Path,
+    offered: ServerSettings = EVERYTHING,
+    *,
+    peers: Peers | None = None,
+    authenticator: Authenticator | None = None,
 ) -> AsyncGenerator[tuple[Server, str]]:
     """Serve on a Unix socket in this process; give the server and its endpoint."""
     # Short: the kernel takes no longer path of a socket than 107 bytes.
@@ -55,7 +82,9 @@ async def serving(
         path = Path(folder) / "server.sock"
         listener = Listener(socket=listen_unix(path))
         settings = Settings.load(state_dir=state_dir, config={})
-        async with serve(settings, offered, [listener], peers=peers) as server:
+        async with serve(
+            settings, offered, [listener], peers=peers, authenticator=authenticator
+        ) as server:
             yield server, f"unix://{path}"
 
 

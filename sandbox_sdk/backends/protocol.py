@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import attrs
 
 from sandbox_sdk.agent import frames
+from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.values import Artifact, Ended, SandboxInfo, SandboxSpec, SandboxState, Usage
 
 VERSION = "1"
@@ -86,6 +87,19 @@ class Page:
     """
 
     sandboxes: tuple[SandboxInfo, ...] = ()
+    next: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SessionPage:
+    """Some sessions, oldest first.
+
+    Attributes:
+        sessions: What is known of each; no token is.
+        next: Where the next page begins; ``None`` is the end.
+    """
+
+    sessions: tuple[SessionInfo, ...] = ()
     next: str | None = None
 
 

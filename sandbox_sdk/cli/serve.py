@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from sandbox_sdk.store.folders import StateFolders
 if TYPE_CHECKING:
     import ssl
 
+    from sandbox_sdk.auth.authority import Authority
     from sandbox_sdk.server.serving import Listener
     from sandbox_sdk.server.settings import Allowed, ServerSettings
 
@@ -95,9 +98,12 @@ async def _serve(session: Session, wish: _Wish) -> int:
         tls = sockets.tls_context(wish.tls_cert, wish.tls_key)
     elif wish.tls_cert is not None or wish.tls_key is not None:
         raise ConfigError("--tls-cert and --tls-key go together: give both, or neither")
-    listeners = await _listen(session, wish, tls)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with serving.serve(session.settings, _offered(wish), listeners):
+        async with (
+            _authority(session) as authority,
+            _listening(session, wish, tls) as listeners,
+            serving.serve(session.settings, _offered(wish), listeners, authenticator=authority),
+        ):
             where = [_endpoint(each) for each in listeners]
             session.output.document({"ready": where})
             for endpoint in where:
@@ -109,6 +115,37 @@ async def _serve(session: Session, wish: _Wish) -> int:
                 if tls is not None and wish.tls_cert is not None and wish.tls_key is not None:
                     _reload(tls, wish.tls_cert, wish.tls_key)
     return 0
+
+
+@asynccontextmanager
+async def _authority(session: Session) -> AsyncGenerator[Authority | None]:
+    """Open what tells who calls by what they send; ``None`` before ``server init``.
+
+    Raises:
+        StateError: It is damaged, or others may read its secrets.
+    """
+    from sandbox_sdk.auth.authority import Authority
+
+    authority = await Authority.find(session.settings.state_dir)
+    try:
+        yield authority
+    finally:
+        if authority is not None:
+            with anyio.CancelScope(shield=True):
+                await authority.aclose()
+
+
+@asynccontextmanager
+async def _listening(
+    session: Session, wish: _Wish, tls: ssl.SSLContext | None
+) -> AsyncGenerator[list[Listener]]:
+    """Give the sockets to serve at; whatever happens, none stays open."""
+    listeners = await _listen(session, wish, tls)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
 
 
 async def _listen(session: Session, wish: _Wish, tls: ssl.SSLContext | None) -> list[Listener]:

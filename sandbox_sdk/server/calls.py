@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 
 from sandbox_sdk.auth.principal import Principal
 from sandbox_sdk.errors import RequestRefused
+from sandbox_sdk.server.principals import Authenticator
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.server.tenants import Tenant, Tenants
 from sandbox_sdk.values import KIB
@@ -33,6 +34,7 @@ class Call:
     Attributes:
         request: As it came.
         principal: Who sent it.
+        authenticator: Knows callers by what they send; ``None`` where only the kernel does.
         tenant: Whose sandboxes it is about.
         tenants: All there are.
         offered: What the server offers.
@@ -41,6 +43,7 @@ class Call:
 
     request: web.Request
     principal: Principal
+    authenticator: Authenticator | None
     tenant: Tenant
     tenants: Tenants
     offered: ServerSettings
@@ -50,6 +53,12 @@ class Call:
     def id(self) -> str:
         """The sandbox that it names."""
         return self.request.match_info["id"]
+
+    async def shared(self) -> bool:
+        """Return whether there are several tenants: then levels must be strong."""
+        if self.tenants.shared or self.authenticator is None:
+            return self.tenants.shared
+        return await self.authenticator.has_tenants()
 
     def query(self, name: str, default: str = "") -> str:
         """Return a parameter of the query."""

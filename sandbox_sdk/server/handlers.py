@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from importlib.metadata import version
@@ -24,6 +22,7 @@ from sandbox_sdk.backends.protocol import (
 )
 from sandbox_sdk.errors import ConfigError, RequestRefused, ServerUnavailable
 from sandbox_sdk.server.calls import Call, parse
+from sandbox_sdk.server.pages import MOST_LISTED, cut
 from sandbox_sdk.server.rules import admit
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.values import MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
@@ -33,9 +32,6 @@ LARGEST_CREATE = 80 * MIB
 
 LARGEST_PIN = 8 * MIB
 """Longest body of a spec without files."""
-
-MOST_LISTED = 1000
-"""Most records of a page, and most ids of a question about usage."""
 
 LONGEST_WAIT = 60.0
 """Longest time in seconds that a question for a sandbox's end waits for it."""
@@ -63,7 +59,8 @@ async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
     asked = await call.value(SandboxSpec, most=LARGEST_PIN)
     bare = attrs.evolve(asked, files={})
-    admitted = admit(bare, call.offered, call.tenants.settings, shared=call.tenants.shared)
+    shared = await call.shared()
+    admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
     return Pinned(spec=await call.tenant.backend.pin(admitted))
 
 
@@ -75,7 +72,8 @@ async def create(call: Call) -> SandboxInfo:
         once = _once(call, body)
         with call.tenant.alone(once):
             asked = await parse(SandboxSpec, body)
-            spec = admit(asked, call.offered, call.tenants.settings, shared=call.tenants.shared)
+            shared = await call.shared()
+            spec = admit(asked, call.offered, call.tenants.settings, shared=shared)
             return _shown(await call.tenant.create(spec, once))
 
 
@@ -87,11 +85,9 @@ async def find(call: Call) -> SandboxInfo:
 async def list_(call: Call) -> Page:
     """Return a page of records."""
     most = int(call.number("limit", 100, most=MOST_LISTED)) or 1
-    after = _read_cursor(call.query("after"))
     records = await call.tenant.backend.list(include_internal=call.query("internal") == "true")
-    left = [each for each in records if after is None or (each.created_at, each.id) > after]
-    page, rest = left[:most], left[most:]
-    return Page(sandboxes=tuple(map(_shown, page)), next=_cursor(page[-1]) if rest else None)
+    page, following = cut(records, call.query("after"), most)
+    return Page(sandboxes=tuple(map(_shown, page)), next=following)
 
 
 async def start(call: Call) -> Standing:
@@ -164,17 +160,3 @@ def _once(call: Call, body: bytes) -> Once | None:
 def _shown(info: SandboxInfo) -> SandboxInfo:
     """A record as clients see it: processes of the server are none of theirs."""
     return attrs.evolve(info, owner_pid=None)
-
-
-def _cursor(info: SandboxInfo) -> str:
-    return base64.urlsafe_b64encode(f"{info.created_at!r} {info.id}".encode()).decode()
-
-
-def _read_cursor(text: str) -> tuple[float, str] | None:
-    if not text:
-        return None
-    try:
-        at, _, id_ = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
-        return float(at), id_
-    except (ValueError, binascii.Error):
-        raise RequestRefused("after: is no cursor that this server gave out") from None

@@ -14,11 +14,12 @@ from sandbox_sdk.backends.protocol import (
     HowEnded,
     Page,
     Pinned,
+    SessionPage,
     Stopping,
     Usages,
     Wanted,
 )
-from sandbox_sdk.server import channel, handlers, streams
+from sandbox_sdk.server import channel, handlers, sessions, streams
 from sandbox_sdk.server.calls import Call
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
 
@@ -48,7 +49,7 @@ class Route:
     Attributes:
         name: Its stable name.
         method: The HTTP method.
-        path: The path, with ``{id}`` for a sandbox.
+        path: The path, with ``{id}`` for what it is about.
         text: What it does, in a sentence.
         scope: What its caller must be allowed to do; empty is nothing but to be known.
         handler: Does it; returns a value, nothing, or a response of its own.
@@ -57,6 +58,7 @@ class Route:
         streams: Whether what comes back is bytes.
         is_new: Whether it makes something, by ``Idempotency-Key`` at most once.
         query: Its parameters.
+        about: What ``{id}`` is the id of.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Route:
     streams: bool = False
     is_new: bool = False
     query: tuple[Parameter, ...] = ()
+    about: str = "The sandbox."
 
     @property
     def status(self) -> int:
@@ -91,6 +94,28 @@ ROUTES = (
         scope="",
         handler=handlers.whoami,
         answer=Caller,
+    ),
+    Route(
+        name="sessions",
+        method="GET",
+        path="/v1/sessions",
+        text="List one's own sessions, or the tenant's for who may see them, oldest first.",
+        scope="",
+        handler=sessions.list_,
+        answer=SessionPage,
+        query=(
+            Parameter(name="limit", kind="integer", text="Most of a page, 1 to 1000."),
+            Parameter(name="after", kind="string", text="The former page's next."),
+        ),
+    ),
+    Route(
+        name="revoke_session",
+        method="DELETE",
+        path="/v1/sessions/{id}",
+        text="End a session: its tokens are refused from now on.",
+        scope="",
+        handler=sessions.revoke,
+        about="The session.",
     ),
     Route(
         name="pin",

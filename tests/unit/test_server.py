@@ -15,6 +15,7 @@ from served import EVERYTHING, Keys, serving, serving_tcp
 
 from sandbox_sdk import errors
 from sandbox_sdk.auth.client import Auth
+from sandbox_sdk.auth.exchange import TOKEN_PATH
 from sandbox_sdk.backends.http import Connection, HttpBackend
 from sandbox_sdk.backends.protocol import PROBLEM_TYPE, VERSION_HEADER
 from sandbox_sdk.client import AsyncSandboxClient
@@ -106,7 +107,8 @@ async def test_another_tenants_sandbox_is_not_found_on_any_route(
                 params=query,
                 **body_of(route),
             )
-            assert (status, told["code"]) == (404, "not_found"), route
+            code = "credential_not_found" if "sessions" in route.path else "not_found"
+            assert (status, told["code"]) == (404, code), route
         status, told, _ = await other.send("GET", "/v1/sandboxes")
         assert told["sandboxes"] == []
     status, told, _ = await Caller(session, "one").send("GET", f"/v1/sandboxes/{made['id']}")
@@ -138,6 +140,7 @@ async def test_the_document_has_every_route_and_no_other(server: tuple[Server, s
         (route.method, route.resource.canonical if route.resource else "")
         for route in server[0].app.router.routes()
     }
+    routes.add(("POST", TOKEN_PATH))
     assert documented == routes
     assert served - {("HEAD", path) for _, path in routes} == routes | {
         ("GET", "/healthz"),
@@ -159,6 +162,7 @@ async def test_answers_are_as_documented(session: aiohttp.ClientSession) -> None
         ("/v1/sandboxes/{id}", "get", "200"): (await caller.send("GET", path))[1],
         ("/v1/sandboxes/{id}/ended", "get", "200"): (await caller.send("GET", f"{path}/ended"))[1],
         ("/v1/whoami", "get", "200"): (await caller.send("GET", "/v1/whoami"))[1],
+        ("/v1/sessions", "get", "200"): (await caller.send("GET", "/v1/sessions"))[1],
     }
     schemas = document()["components"]["schemas"]
     for (path, method, status_text), answer in answers.items():

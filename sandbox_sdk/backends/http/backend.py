@@ -76,13 +76,15 @@ class HttpBackend:
     async def whoami(self) -> AuthStatus:
         """Return who the server says that the caller is."""
         caller = await self._connection.request(Caller, "GET", "/v1/whoami")
-        return AuthStatus(
-            authenticated=True,
-            method=caller.method,
-            subject=caller.subject,
-            scopes=caller.scopes,
-            expires_at=caller.expires_at,
-            detail=f"tenant {caller.tenant} at {self._connection.endpoint}",
+        return self._connection.told(
+            AuthStatus(
+                authenticated=True,
+                method=caller.method,
+                subject=caller.subject,
+                scopes=caller.scopes,
+                expires_at=caller.expires_at,
+                detail=f"tenant {caller.tenant} at {self._connection.endpoint}",
+            )
         )
 
     async def pin(self, spec: SandboxSpec) -> SandboxSpec:
