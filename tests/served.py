@@ -106,7 +106,16 @@ async def serving_tcp(
 async def process(
     state_dir: Path, *options: str, pool_size: int = 0
 ) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
-    """Start ``sandbox-sdk serve``; give its process and its endpoint."""
+    """Start ``sandbox-sdk serve``; give its process and the endpoint of its Unix socket."""
+    async with program(state_dir, *options, pool_size=pool_size) as (running, endpoints):
+        yield running, endpoints[-1]
+
+
+@asynccontextmanager
+async def program(
+    state_dir: Path, *options: str, pool_size: int = 0
+) -> AsyncGenerator[tuple[anyio.abc.Process, list[str]]]:
+    """Start ``sandbox-sdk serve``; give its process and its endpoints, a Unix socket the last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.sock"
         words = [sys.executable, "-m", "sandbox_sdk", "serve", "--state-dir", str(state_dir)]
@@ -117,14 +126,14 @@ async def process(
             running = await anyio.open_process(words, stderr=stderr, env=environment)
         async with running:
             assert running.stdout is not None
-            first = b""
-            while not first.endswith(b"\n"):
+            said = b""
+            while said.count(b"\n") < 1 + ("--host" in options):
                 try:
-                    first += await running.stdout.receive()
+                    said += await running.stdout.receive()
                 except anyio.EndOfStream:
                     raise AssertionError(log.read_text()) from None
             try:
-                yield running, f"unix://{path}"
+                yield running, [line.split()[-1] for line in said.decode().splitlines()]
             finally:
                 if running.returncode is None:
                     running.send_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ from sandbox_sdk.cli.demo import demo
 from sandbox_sdk.cli.doctor import doctor
 from sandbox_sdk.cli.execute import execute
 from sandbox_sdk.cli.keys import keys
+from sandbox_sdk.cli.login import login, logout
 from sandbox_sdk.cli.models import models
 from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
@@ -32,6 +33,7 @@ def app() -> None:
 
 for _command in (
     *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_, serve),
+    *(login, logout),
 ):
     app.add_command(_command)
 for _group in (models, template, keys, audit, server, admin):

@@ -1,0 +1,65 @@
+"""A real server whose callers prove themselves: set up, used and locked by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from served import program
+
+from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.errors import AuthenticationError
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+async def told(state: Path, *words: str, **environment: str) -> Any:
+    """Run a command and return its JSON."""
+    command = [sys.executable, "-m", "sandbox_sdk", "--state-dir", str(state), "--json", *words]
+    done = await anyio.run_process(command, env={**os.environ, **environment})
+    return json.loads(done.stdout)
+
+
+async def test_every_form_works_at_tcp_and_at_a_unix_socket(tmp_path: Path) -> None:
+    state = tmp_path / "server"
+    operator = await told(state, "server", "init")
+    options = ("--host", "127.0.0.1", "--port", "0", "--allow", "host-template")
+    async with program(state, *options) as (_, endpoints):
+        assert [endpoint.partition(":")[0] for endpoint in endpoints] == ["http", "unix"]
+        key = await told(state, "admin", "keys", "create", "ann")
+        client = await told(state, "admin", "clients", "create", "batch")
+        for number, endpoint in enumerate(endpoints):
+            file = tmp_path / f"session{number}"
+            where = {"SANDBOX_ENDPOINT": endpoint}
+            here = tmp_path / "client"
+            begun = await told(here, "login", str(file), SANDBOX_API_KEY=key["secret"], **where)
+            forms: dict[str, dict[str, object]] = {
+                "token": {"token": json.loads(file.read_text())["access_token"]},
+                "api_key": {"api_key": operator["api_key"]},
+                "client": {"client_id": client["id"], "client_secret": client["secret"]},
+                "session": {"session": str(file)},
+            }
+            for method, form in forms.items():
+                async with AsyncSandboxClient(form, endpoint=endpoint, state_dir=here) as caller:
+                    status = await caller.validate_auth()
+                    assert (status.authenticated, status.method) == (True, method)
+                    async with await caller.create_sandbox(method) as sandbox:
+                        assert (await sandbox.run_command("echo used")).stdout == "used\n"
+            listed = (await told(state, "admin", "sessions", "list"))["sessions"]
+            assert begun["session"] in [each["id"] for each in listed if not each["revoked_at"]]
+            assert await told(here, "logout", str(file), **where) == {"session": begun["session"]}
+            assert not file.exists()
+            copied = AsyncSandboxClient(forms["token"], endpoint=endpoint, state_dir=here)
+            with pytest.raises(AuthenticationError) as refused:
+                await copied.validate_auth()
+            assert refused.value.reason == "revoked"
+            await copied.aclose()
+        nobody = AsyncSandboxClient(endpoint=endpoints[0], state_dir=tmp_path / "client")
+        with pytest.raises(AuthenticationError, match="SANDBOX_API_KEY"):
+            await nobody.validate_auth()
+        await nobody.aclose()
