@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -19,8 +20,8 @@ from sandbox_sdk.auth.grants import TokenAnswer
 from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import AuthenticationError, CredentialNotFound
-from sandbox_sdk.server import routes
 from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.calls import READ
 from sandbox_sdk.server.principals import Authenticator, Peers
 from sandbox_sdk.server.serving import Listener, serve
 from sandbox_sdk.server.settings import ServerSettings
@@ -41,7 +42,7 @@ class Keys:
         tenant, _, role = authorization.removeprefix("Bearer ").partition("-")
         if not tenant or tenant == "nobody":
             raise AuthenticationError("no such key")
-        scopes = frozenset({routes.READ}) if role == "reader" else frozenset({principal.EVERYTHING})
+        scopes = frozenset({READ}) if role == "reader" else frozenset({principal.EVERYTHING})
         return principal.Principal(
             tenant=tenant, subject=role or "admin", method="api_key", scopes=scopes
         )
@@ -137,6 +138,16 @@ async def program(
             finally:
                 if running.returncode is None:
                     running.send_signal(signal.SIGTERM)
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of its own authority for 127.0.0.1."""
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    words += ["-nodes", "-days", "1", "-subj", f"/CN={name}", "-addext"]
+    words += ["subjectAltName=IP:127.0.0.1", "-out", str(chain), "-keyout", str(key)]
+    subprocess.run(words, check=True, capture_output=True)
+    return chain, key
 
 
 def far(open_client: Open) -> Open:

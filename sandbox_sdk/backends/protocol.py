@@ -8,6 +8,8 @@ JSON object between client and server themselves:
     {"ack": n}                            both: how many frames of the other came so far
     {"ask": k}                            client: what did the kernel count?
     {"answer": k, "limit_hits": {...}}    server
+    {"renew": true}                       server: the credentials end soon
+    {"renew": "Bearer ..."}               client: newer ones, of the same caller
 
 Frames are numbered by counting. Either side keeps those it sent until the other has them, so that
 after a lost connection only what never came is sent again.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sandbox_sdk.server.serving import Listener
     from sandbox_sdk.server.settings import Allowed, ServerSettings
 
+_PROXY_SECONDS = 90.0
 _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 
@@ -168,13 +169,15 @@ async def _listen(session: Session, wish: _Wish, tls: ssl.SSLContext | None) -> 
 
 
 def _offered(wish: _Wish) -> ServerSettings:
-    from sandbox_sdk.server.settings import Quota, ServerSettings
+    from sandbox_sdk.server.settings import HEADER_SECONDS, Quota, ServerSettings
 
     return ServerSettings(
         allow=frozenset(wish.allow),
         quota=Quota(sandboxes=wish.max_sandboxes, running=wish.max_running),
         idle_timeout=wish.idle_timeout,
         drain_seconds=wish.drain_seconds,
+        # Proxies wait for headers themselves, and keep idle connections for about a minute.
+        header_seconds=_PROXY_SECONDS if wish.behind_proxy else HEADER_SECONDS,
     )
 
 

@@ -20,6 +20,9 @@ from sandbox_sdk.wire import from_json
 
 T = TypeVar("T")
 
+READ, WRITE = "sandboxes:read", "sandboxes:write"
+"""The scopes that routes ask for."""
+
 BODY_SECONDS = 60.0
 """Longest time that a client may take to send a body."""
 

@@ -20,11 +20,8 @@ from sandbox_sdk.backends.protocol import (
     Wanted,
 )
 from sandbox_sdk.server import channel, handlers, sessions, streams
-from sandbox_sdk.server.calls import Call
+from sandbox_sdk.server.calls import READ, WRITE, Call
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
-
-READ, WRITE = "sandboxes:read", "sandboxes:write"
-"""The scopes that routes ask for."""
 
 
 @attrs.frozen(kw_only=True)

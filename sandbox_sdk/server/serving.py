@@ -84,6 +84,8 @@ async def serve(
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
         auto_decompress=False,
+        # Until a whole request has come, a connection is idle to aiohttp, however it dribbles.
+        keepalive_timeout=offered.header_seconds,
     )
     try:
         await runner.setup()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import signal
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.streams.tls
+import anyio.to_thread
 import pytest
-from served import program
+from served import certificate, program
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import AuthenticationError
@@ -63,3 +70,37 @@ async def test_every_form_works_at_tcp_and_at_a_unix_socket(tmp_path: Path) -> N
         with pytest.raises(AuthenticationError, match="SANDBOX_API_KEY"):
             await nobody.validate_auth()
         await nobody.aclose()
+
+
+async def presented(port: int) -> str:
+    """The digest of the certificate that a server presents."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with await anyio.connect_tcp("127.0.0.1", port, ssl_context=trusting) as stream:
+        peer = stream.extra(anyio.streams.tls.TLSAttribute.peer_certificate_binary)
+        return hashlib.sha256(peer or b"").hexdigest()
+
+
+async def test_sighup_reads_the_certificate_anew(tmp_path: Path) -> None:
+    state = tmp_path / "server"
+    key = (await told(state, "server", "init"))["api_key"]
+    one, two = certificate(tmp_path, "one"), certificate(tmp_path, "two")
+    options = ("--host", "127.0.0.1", "--port", "0", "--tls-cert", str(one[0]))
+    async with program(state, *options, "--tls-key", str(one[1])) as (server, endpoints):
+        assert endpoints[0].startswith("https://")
+        port = int(endpoints[0].rpartition(":")[2])
+        before = await presented(port)
+        for new, old in zip(two, one, strict=True):
+            await anyio.to_thread.run_sync(shutil.copy, new, old)
+        assert await presented(port) == before
+        server.send_signal(signal.SIGHUP)
+        with anyio.fail_after(20):
+            while (after := await presented(port)) == before:
+                await anyio.lowlevel.checkpoint()
+        chain = ssl.PEM_cert_to_DER_cert(two[0].read_text())
+        assert after == hashlib.sha256(chain).hexdigest()
+        config: dict[str, object] = {"tls": {"ca_file": str(two[0])}}
+        async with AsyncSandboxClient(
+            {"api_key": key}, endpoint=endpoints[0], config=config, state_dir=tmp_path / "client"
+        ) as client:
+            assert (await client.validate_auth()).subject == "operator"

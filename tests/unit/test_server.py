@@ -22,8 +22,9 @@ from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import AuthenticationError, SandboxError
 from sandbox_sdk.server import channel
 from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.calls import READ
 from sandbox_sdk.server.openapi import document
-from sandbox_sdk.server.routes import READ, ROUTES, Route
+from sandbox_sdk.server.routes import ROUTES, Route
 from sandbox_sdk.server.settings import Quota, ServerSettings
 from sandbox_sdk.values import Mount, SandboxSpec, SandboxState
 from sandbox_sdk.wire import ERRORS, to_json

@@ -6,12 +6,11 @@ import os
 import socket
 import stat
 import struct
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from served import Keys
+from served import Keys, certificate
 
 from sandbox_sdk.auth.principal import LOCAL_TENANT
 from sandbox_sdk.client import AsyncSandboxClient
@@ -87,16 +86,6 @@ def test_the_kernel_says_who_is_at_a_unix_socket(monkeypatch: pytest.MonkeyPatch
     assert (other.tenant, other.may("sandboxes:write")) == ("team", False)
     with pytest.raises(AuthenticationError, match="uid 1002"):
         known.identify(called_by(1002))
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a certificate of its own authority for 127.0.0.1."""
-    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    words += ["-nodes", "-days", "1", "-subj", f"/CN={name}", "-addext"]
-    words += ["subjectAltName=IP:127.0.0.1", "-out", str(chain), "-keyout", str(key)]
-    subprocess.run(words, check=True, capture_output=True)
-    return chain, key
 
 
 @pytest.mark.anyio

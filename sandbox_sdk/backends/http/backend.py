@@ -195,8 +195,8 @@ class HttpBackend:
     @asynccontextmanager
     async def connect(self, id: str) -> AsyncGenerator[Channel, None]:
         """Open a channel to a running sandbox, which goes on without it."""
-        path = f"{_path(id)}/channel"
-        channel = HttpChannel(partial(self._connection.connect, path))
+        way = self._connection
+        channel = HttpChannel(partial(way.connect, f"{_path(id)}/channel"), way.authorization)
         await channel.open()
         self._channels[id] = channel
         try:

@@ -76,6 +76,14 @@ class Connection:
         self._opening = anyio.Lock()  # guards _session
         self._closed = False
 
+    async def authorization(self) -> str | None:
+        """Return what is sent now as ``Authorization``; ``None`` is nothing.
+
+        Raises:
+            SandboxError: The server gives no token, or cannot be reached.
+        """
+        return await self._auth.header()
+
     def told(self, status: AuthStatus) -> AuthStatus:
         """Return who the server says one is, and by which of one's credentials."""
         return self._auth.told(status)
