@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from importlib.metadata import version
 
 import anyio
@@ -11,7 +9,6 @@ import attrs
 
 from sandbox_sdk.backends.base import LimitHits, Standing
 from sandbox_sdk.backends.protocol import (
-    KEY_HEADER,
     Asked,
     Caller,
     HowEnded,
@@ -20,12 +17,12 @@ from sandbox_sdk.backends.protocol import (
     Stopping,
     Usages,
 )
-from sandbox_sdk.errors import ConfigError, RequestRefused, ServerUnavailable
+from sandbox_sdk.errors import ConfigError, ServerUnavailable
 from sandbox_sdk.server.calls import Call, parse
+from sandbox_sdk.server.once import info_once, once_of, standing_once
 from sandbox_sdk.server.pages import MOST_LISTED, cut
 from sandbox_sdk.server.rules import admit
-from sandbox_sdk.store.base import Once
-from sandbox_sdk.values import MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
+from sandbox_sdk.values import KIB, MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
 
 LARGEST_CREATE = 80 * MIB
 """Longest body of a creation: 50 MiB of files as base64, and the rest."""
@@ -36,8 +33,8 @@ LARGEST_PIN = 8 * MIB
 LONGEST_WAIT = 60.0
 """Longest time in seconds that a question for a sandbox's end waits for it."""
 
-_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LONGEST_DETAIL = 500
+_LONGEST_STOP = 64 * KIB
 # How a client may say that its own sandbox ended; the rest is for the host to find.
 _SAYABLE = frozenset({EndKind.OK, EndKind.CANCELLED, EndKind.SANDBOX_DIED})
 
@@ -69,7 +66,7 @@ async def create(call: Call) -> SandboxInfo:
     _refuse_if_draining(call)
     async with call.tenant.heavy:
         body = await call.read(most=LARGEST_CREATE)
-        once = _once(call, body)
+        once = once_of(call, body)
         with call.tenant.alone(once):
             asked = await parse(SandboxSpec, body)
             shared = await call.shared()
@@ -91,21 +88,23 @@ async def list_(call: Call) -> Page:
 
 
 async def start(call: Call) -> Standing:
-    """Set a sandbox up."""
+    """Set a sandbox up, once for each idempotency key."""
     _refuse_if_draining(call)
     await call.tenant.backend.get(call.id)
-    standing = await call.tenant.start(call.id)
+    standing = await standing_once(call, lambda: call.tenant.start(call.id))
     return attrs.evolve(standing, info=_shown(standing.info))
 
 
 async def stop(call: Call) -> SandboxInfo:
-    """End a sandbox."""
-    why = (await call.value(Stopping)).why
+    """End a sandbox, once for each idempotency key."""
+    body = await call.read(most=_LONGEST_STOP)
+    why = (await parse(Stopping, body)).why
     if why is not None:
         if why.kind not in _SAYABLE:
             raise ConfigError(f"why.kind: {why.kind} is for the server to find, not to be told")
         why = attrs.evolve(why, detail=why.detail[:_LONGEST_DETAIL])
-    return _shown(await call.tenant.backend.stop(call.id, why))
+    await call.tenant.backend.get(call.id)
+    return _shown(await info_once(call, body, lambda: call.tenant.backend.stop(call.id, why)))
 
 
 async def delete(call: Call) -> None:
@@ -145,16 +144,6 @@ def _refuse_if_draining(call: Call) -> None:
             "the server is about to end and starts nothing new: try again when it is back",
             retry_after=5.0,
         )
-
-
-def _once(call: Call, body: bytes) -> Once | None:
-    key = call.request.headers.get(KEY_HEADER)
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
-        raise RequestRefused(f"{KEY_HEADER}: must be 1 to 128 of A-Z, a-z, 0-9, _ . : and -")
-    scope = f"{call.principal.subject}\n{call.request.method} {call.request.path}"
-    return Once(scope=scope, key=key, digest=hashlib.sha256(body).digest())
 
 
 def _shown(info: SandboxInfo) -> SandboxInfo:

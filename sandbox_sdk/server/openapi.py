@@ -66,7 +66,7 @@ def _operation(route: Route, schemas: Schema) -> Schema:
     ]
     if "{id}" in route.path:
         parameters.insert(0, _parameter("id", "path", "string", route.about, required=True))
-    if route.is_new:
+    if route.has_effect:
         parameters.append(
             _parameter(KEY_HEADER, "header", "string", "Makes a repetition the same request.")
         )

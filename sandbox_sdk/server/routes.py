@@ -53,7 +53,8 @@ class Route:
         body: The class of what is sent.
         answer: The class of what comes back; ``None`` is nothing, or bytes where it streams.
         streams: Whether what comes back is bytes.
-        is_new: Whether it makes something, by ``Idempotency-Key`` at most once.
+        is_new: Whether it makes something.
+        has_effect: Whether it changes something, by ``Idempotency-Key`` at most once.
         query: Its parameters.
         about: What ``{id}`` is the id of.
     """
@@ -69,6 +70,7 @@ class Route:
     answer: type | None = None
     streams: bool = False
     is_new: bool = False
+    has_effect: bool = False
     query: tuple[Parameter, ...] = ()
     about: str = "The sandbox."
 
@@ -134,6 +136,7 @@ ROUTES = (
         body=SandboxSpec,
         answer=SandboxInfo,
         is_new=True,
+        has_effect=True,
     ),
     Route(
         name="list",
@@ -165,6 +168,7 @@ ROUTES = (
         text="Set a sandbox up, or say what holds if it runs.",
         scope=WRITE,
         handler=handlers.start,
+        has_effect=True,
         answer=Standing,
     ),
     Route(
@@ -174,6 +178,7 @@ ROUTES = (
         text="End a sandbox; its workspace stays.",
         scope=WRITE,
         handler=handlers.stop,
+        has_effect=True,
         body=Stopping,
         answer=SandboxInfo,
     ),

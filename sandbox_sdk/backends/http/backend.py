@@ -105,7 +105,7 @@ class HttpBackend:
     async def start(self, id: str) -> Standing:
         """Set a sandbox up, or return at once what holds if it runs."""
         standing = await self._connection.request(
-            Standing, "POST", f"{_path(id)}/start", seconds=None
+            Standing, "POST", f"{_path(id)}/start", headers=_key(), seconds=None
         )
         self._lost.pop(id, None)
         return standing
@@ -114,7 +114,7 @@ class HttpBackend:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         body = to_json(Stopping(why=why))
         return await self._connection.request(
-            SandboxInfo, "POST", f"{_path(id)}/stop", body=body, seconds=None
+            SandboxInfo, "POST", f"{_path(id)}/stop", body=body, headers=_key(), seconds=None
         )
 
     async def delete(self, id: str) -> None:
@@ -258,6 +258,11 @@ def _path(id: str) -> str:
     if not _ID.fullmatch(id):
         raise SandboxNotFound(f"there is no sandbox {id[:60]!r}: no id that this SDK made looks so")
     return f"/v1/sandboxes/{id}"
+
+
+def _key() -> dict[str, str]:
+    """By which a request that is sent again is known."""
+    return {KEY_HEADER: secrets.token_hex(16)}
 
 
 # Any: one of the protocol's bodies.
