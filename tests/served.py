@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from anyio.to_thread import run_sync
 from certificates import Certificates
 
 from sandbox_sdk.auth import principal
+from sandbox_sdk.auth.grants import TokenAnswer
+from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.config import Settings
 from sandbox_sdk.crypto_utils.identities import WORKER, identity
-from sandbox_sdk.errors import AuthenticationError
-from sandbox_sdk.server import routes
+from sandbox_sdk.errors import AuthenticationError, CredentialNotFound
 from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.calls import READ
 from sandbox_sdk.server.principals import Authenticator, Peers
 from sandbox_sdk.server.serving import Listener, serve
 from sandbox_sdk.server.settings import ServerSettings
@@ -38,19 +40,44 @@ Open = Callable[[Path, dict[str, object]], AbstractAsyncContextManager[Any]]
 class Keys:
     """Knows callers by their keys: ``Bearer TENANT`` may do all, ``Bearer TENANT-reader`` read."""
 
-    async def authenticate(self, authorization: str) -> principal.Principal:
+    async def authenticate(self, authorization: str, *, peer: str = "") -> principal.Principal:
         tenant, _, role = authorization.removeprefix("Bearer ").partition("-")
         if not tenant or tenant == "nobody":
             raise AuthenticationError("no such key")
-        scopes = frozenset({routes.READ}) if role == "reader" else frozenset({principal.EVERYTHING})
+        scopes = frozenset({READ}) if role == "reader" else frozenset({principal.EVERYTHING})
         return principal.Principal(
             tenant=tenant, subject=role or "admin", method="api_key", scopes=scopes
         )
 
+    async def token(
+        self,
+        form: Iterable[tuple[str, str]],
+        *,
+        authorization: str | None = None,
+        peer: str = "",
+    ) -> TokenAnswer:
+        return TokenAnswer(status=400, body={"error": "unsupported_grant_type"}, headers={})
+
+    async def sessions(self, principal: principal.Principal) -> tuple[SessionInfo, ...]:
+        return ()
+
+    async def revoke_session(self, principal: principal.Principal, id: str) -> None:
+        raise CredentialNotFound("no such session")
+
+    async def wait_revoked(self, principal: principal.Principal) -> None:
+        await anyio.sleep_forever()
+
+    async def has_tenants(self) -> bool:
+        return False
+
 
 @asynccontextmanager
 async def serving(
-    state_dir: Path, offered: ServerSettings = EVERYTHING, *, peers: Peers | None = None
+    state_dir: Path,
+    offered: ServerSettings = EVERYTHING,
+    *,
+    peers: Peers | None = None,
+    authenticator: Authenticator | None = None,
 ) -> AsyncGenerator[tuple[Server, str]]:
     """Serve on a Unix socket in this process; give the server and its endpoint."""
     # Short: the kernel takes no longer path of a socket than 107 bytes.
@@ -58,7 +85,9 @@ async def serving(
         path = Path(folder) / "server.sock"
         listener = Listener(socket=listen_unix(path))
         settings = Settings.load(state_dir=state_dir, config={})
-        async with serve(settings, offered, [listener], peers=peers) as server:
+        async with serve(
+            settings, offered, [listener], peers=peers, authenticator=authenticator
+        ) as server:
             yield server, f"unix://{path}"
 
 
@@ -80,13 +109,24 @@ async def serving_tcp(
 async def process(
     state_dir: Path, *options: str, pool_size: int = 0, log: Path | None = None
 ) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
-    """Start ``sandbox-sdk serve`` on a Unix socket; give its process and its endpoint."""
+    """Start ``sandbox-sdk serve``; give its process and the endpoint of its Unix socket."""
+    async with program(state_dir, *options, pool_size=pool_size, log=log) as (running, endpoints):
+        yield running, endpoints[-1]
+
+
+@asynccontextmanager
+async def program(
+    state_dir: Path, *options: str, pool_size: int = 0, log: Path | None = None
+) -> AsyncGenerator[tuple[anyio.abc.Process, list[str]]]:
+    """Start ``sandbox-sdk serve``; give its process and its endpoints, a Unix socket the last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.sock"
         words = ["-m", "sandbox_sdk", "serve", "--state-dir", str(state_dir)]
         words += ["--socket", str(path), "--drain-seconds", "0.5", *options]
-        async with _started(words, log or Path(folder) / "log", pool_size) as (running, _):
-            yield running, f"unix://{path}"
+        lines = 1 + ("--host" in options)
+        place = log or Path(folder) / "log"
+        async with _started(words, place, pool_size, lines=lines) as (running, said):
+            yield running, [line.split()[-1] for line in said.splitlines()]
 
 
 @asynccontextmanager
@@ -103,22 +143,22 @@ async def tls_process(
 
 @asynccontextmanager
 async def _started(
-    words: list[str], log: Path, pool_size: int
+    words: list[str], log: Path, pool_size: int, *, lines: int = 1
 ) -> AsyncGenerator[tuple[anyio.abc.Process, str]]:
-    """Start a server and wait for the line by which it says that it is ready."""
+    """Start a server and wait for the lines by which it says that it is ready."""
     environment = {**os.environ, "SANDBOX_ORCHESTRATOR_POOL_SIZE": str(pool_size)}
     with log.open("wb") as stderr:
         running = await anyio.open_process([sys.executable, *words], stderr=stderr, env=environment)
     async with running:
         assert running.stdout is not None
-        first = b""
-        while not first.endswith(b"\n"):
+        said = b""
+        while said.count(b"\n") < lines:
             try:
-                first += await running.stdout.receive()
+                said += await running.stdout.receive()
             except anyio.EndOfStream:
                 raise AssertionError(await anyio.Path(log).read_text()) from None
         try:
-            yield running, first.decode()
+            yield running, said.decode()
         finally:
             if running.returncode is None:
                 running.send_signal(signal.SIGTERM)

@@ -13,6 +13,7 @@ from anyio.to_thread import run_sync
 
 from sandbox_sdk.auth import access_tokens, credential_rows, rows, session_rows
 from sandbox_sdk.auth.administration import Administration
+from sandbox_sdk.auth.book import FILE as DATABASE
 from sandbox_sdk.auth.book import Book
 from sandbox_sdk.auth.forms import LONGEST
 from sandbox_sdk.auth.grants import Grants, TokenAnswer
@@ -21,6 +22,7 @@ from sandbox_sdk.auth.principal import LOCAL_TENANT, Principal
 from sandbox_sdk.auth.records import NewKey, SessionInfo, ended
 from sandbox_sdk.auth.scopes import scopes_of
 from sandbox_sdk.auth.secret_texts import Kind, digest, well_formed
+from sandbox_sdk.auth.server_keys import FILE as KEY_FILE
 from sandbox_sdk.auth.server_keys import LiveKeys
 from sandbox_sdk.auth.server_keys import create as create_keys
 from sandbox_sdk.auth.uses import Uses
@@ -94,6 +96,18 @@ class Authority:
         await authority.admin.ensure_tenant(LOCAL_TENANT)
         return authority
 
+    @classmethod
+    async def find(cls, state_dir: Path | None = None) -> Self | None:
+        """Open what ``init`` made; ``None`` where it never did.
+
+        Raises:
+            StateError: It is damaged, half of it is lost, or others may read its secrets.
+        """
+        folders = await run_sync(StateFolders.open, state_dir)
+        if not await run_sync(lambda: any(map(Path.exists, _made_of(folders.auth)))):
+            return None
+        return await cls.open(state_dir)
+
     async def authenticate(self, authorization: str | None, *, peer: str = "") -> Principal:
         """Return who calls.
 
@@ -159,6 +173,11 @@ class Authority:
             raise rows.not_found(id)
         subject = None if principal.may("sessions:write") else principal.subject
         await self.admin.revoke(id, tenant=principal.tenant, subject=subject)
+
+    async def has_tenants(self) -> bool:
+        """Return whether there is a tenant besides the operator's that was not shut."""
+        found = await self.admin.tenants()
+        return any(each.disabled_at is None for each in found if each.id != LOCAL_TENANT)
 
     async def wait_revoked(self, principal: Principal) -> None:
         """Return once what the caller proved themselves with is revoked, by whichever process.
@@ -247,6 +266,11 @@ class Authority:
         self._looked_at = now
         before = self._keys.keys
         return await run_sync(self._keys.refresh) is not before
+
+
+def _made_of(folder: Path) -> tuple[Path, ...]:
+    """The files by which a folder is a server's."""
+    return folder / KEY_FILE, folder / DATABASE
 
 
 def _bearer(authorization: str | None) -> str:

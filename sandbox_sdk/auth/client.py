@@ -200,7 +200,7 @@ class Auth:
             None: "the operating system's word",
         }
         used, *others = self._credentials.given or (None,)
-        detail = f"authenticated by {names[used]}"
+        detail = ", ".join(filter(None, (status.detail, f"authenticated by {names[used]}")))
         if others:
             detail += f"; not used: {', '.join(names[other] for other in others)}"
         if abs(self._skew) > 60:

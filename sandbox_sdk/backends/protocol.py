@@ -8,6 +8,8 @@ JSON object between client and server themselves:
     {"ack": n}                            both: how many frames of the other came so far
     {"ask": k}                            client: what did the kernel count?
     {"answer": k, "limit_hits": {...}}    server
+    {"renew": true}                       server: the credentials end soon
+    {"renew": "Bearer ..."}               client: newer ones, of the same caller
 
 Frames are numbered by counting. Either side keeps those it sent until the other has them, so that
 after a lost connection only what never came is sent again.
@@ -20,6 +22,7 @@ from collections.abc import Mapping
 import attrs
 
 from sandbox_sdk.agent import frames
+from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.values import Artifact, Ended, SandboxInfo, SandboxSpec, SandboxState, Usage
 
 VERSION = "1"
@@ -89,6 +92,19 @@ class Page:
     """
 
     sandboxes: tuple[SandboxInfo, ...] = ()
+    next: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SessionPage:
+    """Some sessions, oldest first.
+
+    Attributes:
+        sessions: What is known of each; no token is.
+        next: Where the next page begins; ``None`` is the end.
+    """
+
+    sessions: tuple[SessionInfo, ...] = ()
     next: str | None = None
 
 

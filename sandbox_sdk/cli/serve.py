@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,18 @@ import attrs
 import click
 
 from sandbox_sdk.cli.running import Session, global_options, run
+from sandbox_sdk.cli.server import SOCKET
 from sandbox_sdk.errors import ConfigError
 from sandbox_sdk.store.folders import StateFolders
 
 if TYPE_CHECKING:
     import ssl
 
+    from sandbox_sdk.auth.authority import Authority
     from sandbox_sdk.server.serving import Listener
     from sandbox_sdk.server.settings import Allowed, ServerSettings
 
+_PROXY_SECONDS = 90.0
 _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 
@@ -94,9 +99,12 @@ async def _serve(session: Session, wish: _Wish) -> int:
         tls = sockets.tls_context(wish.tls_cert, wish.tls_key)
     elif wish.tls_cert is not None or wish.tls_key is not None:
         raise ConfigError("--tls-cert and --tls-key go together: give both, or neither")
-    listeners = await _listen(session, wish, tls)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with serving.serve(session.settings, _offered(wish), listeners):
+        async with (
+            _authority(session) as authority,
+            _listening(session, wish, tls) as listeners,
+            serving.serve(session.settings, _offered(wish), listeners, authenticator=authority),
+        ):
             where = [_endpoint(each) for each in listeners]
             session.output.document({"ready": where})
             for endpoint in where:
@@ -108,6 +116,37 @@ async def _serve(session: Session, wish: _Wish) -> int:
                 if tls is not None and wish.tls_cert is not None and wish.tls_key is not None:
                     _reload(tls, wish.tls_cert, wish.tls_key)
     return 0
+
+
+@asynccontextmanager
+async def _authority(session: Session) -> AsyncGenerator[Authority | None]:
+    """Open what tells who calls by what they send; ``None`` before ``server init``.
+
+    Raises:
+        StateError: It is damaged, or others may read its secrets.
+    """
+    from sandbox_sdk.auth.authority import Authority
+
+    authority = await Authority.find(session.settings.state_dir)
+    try:
+        yield authority
+    finally:
+        if authority is not None:
+            with anyio.CancelScope(shield=True):
+                await authority.aclose()
+
+
+@asynccontextmanager
+async def _listening(
+    session: Session, wish: _Wish, tls: ssl.SSLContext | None
+) -> AsyncGenerator[list[Listener]]:
+    """Give the sockets to serve at; whatever happens, none stays open."""
+    listeners = await _listen(session, wish, tls)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
 
 
 async def _listen(session: Session, wish: _Wish, tls: ssl.SSLContext | None) -> list[Listener]:
@@ -123,20 +162,22 @@ async def _listen(session: Session, wish: _Wish, tls: ssl.SSLContext | None) -> 
         if path is None:
             state_dir = session.settings.state_dir
             folders = await anyio.to_thread.run_sync(StateFolders.open, state_dir)
-            path = folders.root / "server" / "server.sock"
+            path = folders.root / SOCKET
         unix = await anyio.to_thread.run_sync(sockets.listen_unix, path)
         listeners.append(serving.Listener(socket=unix))
     return listeners
 
 
 def _offered(wish: _Wish) -> ServerSettings:
-    from sandbox_sdk.server.settings import Quota, ServerSettings
+    from sandbox_sdk.server.settings import HEADER_SECONDS, Quota, ServerSettings
 
     return ServerSettings(
         allow=frozenset(wish.allow),
         quota=Quota(sandboxes=wish.max_sandboxes, running=wish.max_running),
         idle_timeout=wish.idle_timeout,
         drain_seconds=wish.drain_seconds,
+        # Proxies wait for headers themselves, and keep idle connections for about a minute.
+        header_seconds=_PROXY_SECONDS if wish.behind_proxy else HEADER_SECONDS,
     )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from sandbox_sdk.auth.exchange import TOKEN_PATH
 from sandbox_sdk.auth.principal import Principal
 from sandbox_sdk.backends.protocol import REQUEST_HEADER, VERSION, VERSION_HEADER
 from sandbox_sdk.errors import (
@@ -30,6 +31,7 @@ from sandbox_sdk.server.problems import problem
 from sandbox_sdk.server.routes import ROUTES, Route
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.server.tenants import Tenants
+from sandbox_sdk.server.tokens import answer_token, origin
 from sandbox_sdk.wire import to_json
 
 log = logging.getLogger("sandbox_sdk.server")
@@ -71,6 +73,7 @@ class Server:
         self._authenticator = authenticator
         self.app = web.Application(middlewares=[self._answer])
         self.app.on_response_prepare.append(_say_version)
+        self.app.router.add_post(TOKEN_PATH, self._token)
         for route in ROUTES:
             self.app.router.add_route(route.method, route.path, partial(self._serve, route))
         self.app.router.add_get("/healthz", self._healthz, allow_head=False)
@@ -124,6 +127,7 @@ class Server:
         call = Call(
             request=request,
             principal=principal,
+            authenticator=self._authenticator,
             tenant=await self._tenants.of(principal.tenant),
             tenants=self._tenants,
             offered=self._offered,
@@ -144,8 +148,15 @@ class Server:
             AuthenticationError: Nobody who is known.
         """
         authorization = request.headers.get("Authorization")
-        if authorization is not None and self._authenticator is not None:
-            return await self._authenticator.authenticate(authorization)
+        if authorization is not None:
+            # Whoever sends credentials is who they say, or nobody: a wrong key at a Unix socket
+            # must not make its sender the server's owner.
+            if self._authenticator is None:
+                raise AuthenticationError(
+                    "this server knows no credentials: send none at its Unix socket, or have its "
+                    "operator run sandbox-sdk server init"
+                )
+            return await self._authenticator.authenticate(authorization, peer=origin(request))
         transport = request.transport
         peer = None if transport is None else transport.get_extra_info("socket")
         if peer is not None and peer.family == socket.AF_UNIX:
@@ -172,6 +183,10 @@ class Server:
                 "seconds": round(seconds, 6),
             },
         )
+
+    async def _token(self, request: web.Request) -> web.Response:
+        """Answer at the token endpoint, where whoever calls is not known yet."""
+        return await answer_token(request, self._authenticator)
 
     async def _healthz(self, request: web.Request) -> web.Response:
         """Say that the server answers."""

@@ -12,12 +12,16 @@ from anyio.to_thread import run_sync
 
 from sandbox_sdk.auth.principal import Principal
 from sandbox_sdk.errors import RequestRefused
+from sandbox_sdk.server.principals import Authenticator
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.server.tenants import Tenant, Tenants
 from sandbox_sdk.values import KIB
 from sandbox_sdk.wire import from_json
 
 T = TypeVar("T")
+
+READ, WRITE = "sandboxes:read", "sandboxes:write"
+"""The scopes that routes ask for."""
 
 BODY_SECONDS = 60.0
 """Longest time that a client may take to send a body."""
@@ -33,6 +37,7 @@ class Call:
     Attributes:
         request: As it came.
         principal: Who sent it.
+        authenticator: Knows callers by what they send; ``None`` where only the kernel does.
         tenant: Whose sandboxes it is about.
         tenants: All there are.
         offered: What the server offers.
@@ -41,6 +46,7 @@ class Call:
 
     request: web.Request
     principal: Principal
+    authenticator: Authenticator | None
     tenant: Tenant
     tenants: Tenants
     offered: ServerSettings
@@ -50,6 +56,12 @@ class Call:
     def id(self) -> str:
         """The sandbox that it names."""
         return self.request.match_info["id"]
+
+    async def shared(self) -> bool:
+        """Return whether there are several tenants: then levels must be strong."""
+        if self.tenants.shared or self.authenticator is None:
+            return self.tenants.shared
+        return await self.authenticator.has_tenants()
 
     def query(self, name: str, default: str = "") -> str:
         """Return a parameter of the query."""

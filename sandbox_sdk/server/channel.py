@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import time
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -24,6 +23,7 @@ from sandbox_sdk.errors import RequestRefused
 from sandbox_sdk.server.calls import Call
 from sandbox_sdk.server.hub import Hub
 from sandbox_sdk.server.line import Line
+from sandbox_sdk.server.passes import Over, Pass
 from sandbox_sdk.wire import to_json
 
 HEARTBEAT_SECONDS = 20.0
@@ -74,6 +74,8 @@ class _Connection:
         self._sent = received
         self._turn = line.take_turn()
         self._since_ack = [0, 0]  # frames, bytes
+        self._pass = Pass(call)
+        self._over: Over | None = None
 
     async def serve(self) -> None:
         line, hub = self._line, self._hub
@@ -86,23 +88,36 @@ class _Connection:
         except ConnectionError:
             await self._socket.close(code=CLOSE_ENDED)
             return
-        expires = self._call.principal.expires_at
-        left = math.inf if expires is None else max(0.0, expires - time.time())
         try:
             await self._say({"received": line.received, "resumed": self._turn > 1})
-            with anyio.move_on_after(left) as life:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._send)
-                    await self._receive()
-                    group.cancel_scope.cancel()
-            if life.cancelled_caught:
-                await self._socket.close(code=CLOSE_EXPIRED)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._send)
+                group.start_soon(self._guard, group.cancel_scope)
+                await self._receive()
+                group.cancel_scope.cancel()
+            if self._over is not None:
+                await self._refuse()
         except (ConnectionError, ExceptionGroup) as error:
             if isinstance(error, ExceptionGroup) and error.split(ConnectionError)[1] is not None:
                 raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave()
+
+    async def _guard(self, scope: anyio.CancelScope) -> None:
+        """End the connection once its credentials are no longer good."""
+        self._over = await self._pass.over(partial(self._say, {"renew": True}))
+        scope.cancel()
+
+    async def _refuse(self) -> None:
+        """Hang up on a client whose credentials are no longer good, even if it does not read."""
+        if self._over == "revoked":  # what ran for it ends with that, not when it hangs up too
+            await self._hub.detach(self._line)
+        with anyio.move_on_after(_CLOSE_SECONDS) as patience:
+            await self._socket.close(code=CLOSE_EXPIRED)
+        transport = self._call.request.transport
+        if patience.cancelled_caught and transport is not None:
+            transport.abort()
 
     async def _leave(self) -> None:
         """Let the line wait for its client, unless the client took its leave or has come again."""
@@ -165,6 +180,8 @@ class _Connection:
                     await self._hub.acknowledge(self._line, count)
                 except ValueError:
                     return False
+            case {"renew": str() as authorization}:
+                return await self._pass.renew(authorization)
             case {"ask": int() as number}:
                 hits = await self._call.tenant.backend.limit_hits(self._hub.id)
                 await self._say({"answer": number, "limit_hits": to_json(hits)})

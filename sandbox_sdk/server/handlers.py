@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import re
 from importlib.metadata import version
 
 import anyio
@@ -13,7 +9,6 @@ import attrs
 
 from sandbox_sdk.backends.base import LimitHits, Standing
 from sandbox_sdk.backends.protocol import (
-    KEY_HEADER,
     Asked,
     Caller,
     HowEnded,
@@ -22,11 +17,12 @@ from sandbox_sdk.backends.protocol import (
     Stopping,
     Usages,
 )
-from sandbox_sdk.errors import ConfigError, RequestRefused, ServerUnavailable
+from sandbox_sdk.errors import ConfigError, ServerUnavailable
 from sandbox_sdk.server.calls import Call, parse
+from sandbox_sdk.server.once import info_once, once_of, standing_once
+from sandbox_sdk.server.pages import MOST_LISTED, cut
 from sandbox_sdk.server.rules import admit
-from sandbox_sdk.store.base import Once
-from sandbox_sdk.values import MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
+from sandbox_sdk.values import KIB, MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
 
 LARGEST_CREATE = 80 * MIB
 """Longest body of a creation: 50 MiB of files as base64, and the rest."""
@@ -34,14 +30,11 @@ LARGEST_CREATE = 80 * MIB
 LARGEST_PIN = 8 * MIB
 """Longest body of a spec without files."""
 
-MOST_LISTED = 1000
-"""Most records of a page, and most ids of a question about usage."""
-
 LONGEST_WAIT = 60.0
 """Longest time in seconds that a question for a sandbox's end waits for it."""
 
-_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LONGEST_DETAIL = 500
+_LONGEST_STOP = 64 * KIB
 # How a client may say that its own sandbox ended; the rest is for the host to find.
 _SAYABLE = frozenset({EndKind.OK, EndKind.CANCELLED, EndKind.SANDBOX_DIED})
 
@@ -64,7 +57,8 @@ async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
     asked = await call.value(SandboxSpec, most=LARGEST_PIN)
     bare = attrs.evolve(asked, files={})
-    admitted = admit(bare, call.offered, call.tenants.settings, shared=call.tenants.shared)
+    shared = await call.shared()
+    admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
     return Pinned(spec=await call.tenant.backend.pin(admitted))
 
 
@@ -73,10 +67,11 @@ async def create(call: Call) -> SandboxInfo:
     _refuse_if_draining(call)
     async with call.tenant.heavy:
         body = await call.read(most=LARGEST_CREATE)
-        once = _once(call, body)
+        once = once_of(call, body)
         with call.tenant.alone(once):
             asked = await parse(SandboxSpec, body)
-            spec = admit(asked, call.offered, call.tenants.settings, shared=call.tenants.shared)
+            shared = await call.shared()
+            spec = admit(asked, call.offered, call.tenants.settings, shared=shared)
             return _shown(await call.tenant.create(spec, once))
 
 
@@ -88,29 +83,29 @@ async def find(call: Call) -> SandboxInfo:
 async def list_(call: Call) -> Page:
     """Return a page of records."""
     most = int(call.number("limit", 100, most=MOST_LISTED)) or 1
-    after = _read_cursor(call.query("after"))
     records = await call.tenant.backend.list(include_internal=call.query("internal") == "true")
-    left = [each for each in records if after is None or (each.created_at, each.id) > after]
-    page, rest = left[:most], left[most:]
-    return Page(sandboxes=tuple(map(_shown, page)), next=_cursor(page[-1]) if rest else None)
+    page, following = cut(records, call.query("after"), most)
+    return Page(sandboxes=tuple(map(_shown, page)), next=following)
 
 
 async def start(call: Call) -> Standing:
-    """Set a sandbox up."""
+    """Set a sandbox up, once for each idempotency key."""
     _refuse_if_draining(call)
     await call.tenant.backend.get(call.id)
-    standing = await call.tenant.start(call.id)
+    standing = await standing_once(call, lambda: call.tenant.start(call.id))
     return attrs.evolve(standing, info=_shown(standing.info))
 
 
 async def stop(call: Call) -> SandboxInfo:
-    """End a sandbox."""
-    why = (await call.value(Stopping)).why
+    """End a sandbox, once for each idempotency key."""
+    body = await call.read(most=_LONGEST_STOP)
+    why = (await parse(Stopping, body)).why
     if why is not None:
         if why.kind not in _SAYABLE:
             raise ConfigError(f"why.kind: {why.kind} is for the server to find, not to be told")
         why = attrs.evolve(why, detail=why.detail[:_LONGEST_DETAIL])
-    return _shown(await call.tenant.backend.stop(call.id, why))
+    await call.tenant.backend.get(call.id)
+    return _shown(await info_once(call, body, lambda: call.tenant.backend.stop(call.id, why)))
 
 
 async def delete(call: Call) -> None:
@@ -152,30 +147,6 @@ def _refuse_if_draining(call: Call) -> None:
         )
 
 
-def _once(call: Call, body: bytes) -> Once | None:
-    key = call.request.headers.get(KEY_HEADER)
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
-        raise RequestRefused(f"{KEY_HEADER}: must be 1 to 128 of A-Z, a-z, 0-9, _ . : and -")
-    scope = f"{call.principal.subject}\n{call.request.method} {call.request.path}"
-    return Once(scope=scope, key=key, digest=hashlib.sha256(body).digest())
-
-
 def _shown(info: SandboxInfo) -> SandboxInfo:
     """A record as clients see it: processes of the server are none of theirs."""
     return attrs.evolve(info, owner_pid=None)
-
-
-def _cursor(info: SandboxInfo) -> str:
-    return base64.urlsafe_b64encode(f"{info.created_at!r} {info.id}".encode()).decode()
-
-
-def _read_cursor(text: str) -> tuple[float, str] | None:
-    if not text:
-        return None
-    try:
-        at, _, id_ = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
-        return float(at), id_
-    except (ValueError, binascii.Error):
-        raise RequestRefused("after: is no cursor that this server gave out") from None

@@ -13,8 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from sandbox_sdk.auth.exchange import TOKEN_PATH
 from sandbox_sdk.backends.protocol import KEY_HEADER, PROBLEM_TYPE, VERSION, VERSION_HEADER
 from sandbox_sdk.server.routes import ROUTES, Route
+from sandbox_sdk.server.tokens import TOKEN_OPERATION
 from sandbox_sdk.wire import ERRORS
 
 _PLAIN: Mapping[object, str] = {
@@ -37,6 +39,7 @@ def document() -> Schema:
     paths: dict[str, Schema] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    paths[TOKEN_PATH] = {"post": TOKEN_OPERATION}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -48,7 +51,9 @@ def document() -> Schema:
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                scheme: {"type": "http", "scheme": scheme} for scheme in ("basic", "bearer")
+            },
         },
         # The second is a Unix socket, whose other end the kernel names.
         "security": [{"bearer": []}, {}],
@@ -60,8 +65,8 @@ def _operation(route: Route, schemas: Schema) -> Schema:
         _parameter(each.name, "query", each.kind, each.text) for each in route.query
     ]
     if "{id}" in route.path:
-        parameters.insert(0, _parameter("id", "path", "string", "The sandbox.", required=True))
-    if route.is_new:
+        parameters.insert(0, _parameter("id", "path", "string", route.about, required=True))
+    if route.has_effect:
         parameters.append(
             _parameter(KEY_HEADER, "header", "string", "Makes a repetition the same request.")
         )

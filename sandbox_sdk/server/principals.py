@@ -5,29 +5,60 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import attrs
 
+from sandbox_sdk.auth.grants import TokenAnswer
 from sandbox_sdk.auth.principal import EVERYTHING, LOCAL_TENANT, Principal
+from sandbox_sdk.auth.records import SessionInfo
 from sandbox_sdk.errors import AuthenticationError
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
 
 class Authenticator(Protocol):
-    """Proves who calls by what they send."""
+    """Proves who calls by what they send; ``auth.authority.Authority`` is one."""
 
-    async def authenticate(self, authorization: str) -> Principal:
+    async def authenticate(self, authorization: str, *, peer: str = "") -> Principal:
         """Return whose credentials these are.
 
         Args:
             authorization: The value of the header ``Authorization``.
+            peer: Where they came from, for slowing down who guesses.
 
         Raises:
             AuthenticationError: They are not good.
         """
+        ...
+
+    async def token(
+        self,
+        form: Iterable[tuple[str, str]],
+        *,
+        authorization: str | None = None,
+        peer: str = "",
+    ) -> TokenAnswer:
+        """Return the answer of RFC 6749 to a form that asks for a token."""
+        ...
+
+    async def sessions(self, principal: Principal) -> tuple[SessionInfo, ...]:
+        """Return the sessions that a caller may see, oldest first."""
+        ...
+
+    async def revoke_session(self, principal: Principal, id: str) -> None:
+        """Revoke a session.
+
+        Raises:
+            CredentialNotFound: There is none that the caller may revoke.
+        """
+
+    async def wait_revoked(self, principal: Principal) -> None:
+        """Return once what the caller proved themselves with is revoked."""
+
+    async def has_tenants(self) -> bool:
+        """Return whether there is a tenant besides the operator's."""
         ...
 
 

@@ -14,16 +14,14 @@ from sandbox_sdk.backends.protocol import (
     HowEnded,
     Page,
     Pinned,
+    SessionPage,
     Stopping,
     Usages,
     Wanted,
 )
-from sandbox_sdk.server import channel, handlers, streams
-from sandbox_sdk.server.calls import Call
+from sandbox_sdk.server import channel, handlers, sessions, streams
+from sandbox_sdk.server.calls import READ, WRITE, Call
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
-
-READ, WRITE = "sandboxes:read", "sandboxes:write"
-"""The scopes that routes ask for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,15 +46,17 @@ class Route:
     Attributes:
         name: Its stable name.
         method: The HTTP method.
-        path: The path, with ``{id}`` for a sandbox.
+        path: The path, with ``{id}`` for what it is about.
         text: What it does, in a sentence.
         scope: What its caller must be allowed to do; empty is nothing but to be known.
         handler: Does it; returns a value, nothing, or a response of its own.
         body: The class of what is sent.
         answer: The class of what comes back; ``None`` is nothing, or bytes where it streams.
         streams: Whether what comes back is bytes.
-        is_new: Whether it makes something, by ``Idempotency-Key`` at most once.
+        is_new: Whether it makes something.
+        has_effect: Whether it changes something, by ``Idempotency-Key`` at most once.
         query: Its parameters.
+        about: What ``{id}`` is the id of.
     """
 
     name: str
@@ -70,7 +70,9 @@ class Route:
     answer: type | None = None
     streams: bool = False
     is_new: bool = False
+    has_effect: bool = False
     query: tuple[Parameter, ...] = ()
+    about: str = "The sandbox."
 
     @property
     def status(self) -> int:
@@ -93,6 +95,28 @@ ROUTES = (
         answer=Caller,
     ),
     Route(
+        name="sessions",
+        method="GET",
+        path="/v1/sessions",
+        text="List one's own sessions, or the tenant's for who may see them, oldest first.",
+        scope="",
+        handler=sessions.list_,
+        answer=SessionPage,
+        query=(
+            Parameter(name="limit", kind="integer", text="Most of a page, 1 to 1000."),
+            Parameter(name="after", kind="string", text="The former page's next."),
+        ),
+    ),
+    Route(
+        name="revoke_session",
+        method="DELETE",
+        path="/v1/sessions/{id}",
+        text="End a session: its tokens are refused from now on.",
+        scope="",
+        handler=sessions.revoke,
+        about="The session.",
+    ),
+    Route(
         name="pin",
         method="POST",
         path="/v1/specs/pin",
@@ -112,6 +136,7 @@ ROUTES = (
         body=SandboxSpec,
         answer=SandboxInfo,
         is_new=True,
+        has_effect=True,
     ),
     Route(
         name="list",
@@ -143,6 +168,7 @@ ROUTES = (
         text="Set a sandbox up, or say what holds if it runs.",
         scope=WRITE,
         handler=handlers.start,
+        has_effect=True,
         answer=Standing,
     ),
     Route(
@@ -152,6 +178,7 @@ ROUTES = (
         text="End a sandbox; its workspace stays.",
         scope=WRITE,
         handler=handlers.stop,
+        has_effect=True,
         body=Stopping,
         answer=SandboxInfo,
     ),

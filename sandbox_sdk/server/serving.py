@@ -66,8 +66,8 @@ async def serve(
     """
     if authenticator is None and any(each.socket.family != socket.AF_UNIX for each in listeners):
         raise ConfigError(
-            "the server would listen at a TCP address without a way to tell who calls: use a Unix "
-            "socket, or make API keys first"
+            "the server would listen at a TCP address without a way to tell who calls: run "
+            "sandbox-sdk server init first, or use a Unix socket"
         )
     if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
         raise ConfigError(
@@ -84,6 +84,8 @@ async def serve(
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
         auto_decompress=False,
+        # Until a whole request has come, a connection is idle to aiohttp, however it dribbles.
+        keepalive_timeout=offered.header_seconds,
     )
     try:
         await runner.setup()

@@ -12,6 +12,9 @@ Allowed = Literal["low", "unsafe", "waivers", "host-template"]
 ALLOWED: tuple[str, ...] = get_args(Allowed)
 """All of it, by name."""
 
+HEADER_SECONDS = 20.0
+"""Longest time for headers to come, where nothing is in front of the server."""
+
 
 @attrs.frozen(kw_only=True)
 class Quota:
@@ -37,9 +40,12 @@ class ServerSettings:
         quota: How much one tenant may have.
         idle_timeout: Longest time without a call of a sandbox that asks for none, in seconds.
         drain_seconds: Longest wait for running calls when the server is told to end.
+        header_seconds: Longest time for the headers of a request to come, counted from the
+            connection's beginning or its last answer; longer than clients keep one idle.
     """
 
     allow: frozenset[Allowed] = frozenset()
     quota: Quota = Quota()
     idle_timeout: float = 600.0
     drain_seconds: float = 30.0
+    header_seconds: float = HEADER_SECONDS

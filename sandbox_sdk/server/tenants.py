@@ -26,7 +26,7 @@ from sandbox_sdk.errors import IdempotencyInFlight, NotPermitted, QuotaExceeded
 from sandbox_sdk.parts import Parts
 from sandbox_sdk.server.hub import Hub, not_running
 from sandbox_sdk.server.settings import Quota
-from sandbox_sdk.store.base import Once
+from sandbox_sdk.store.base import Once, Store
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
 
@@ -40,6 +40,11 @@ class Opened(Protocol):
     @property
     def backend(self) -> Backend:
         """Where they live."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Its records."""
         ...
 
     @property
@@ -57,6 +62,7 @@ class Tenant:
     Attributes:
         name: The tenant.
         backend: Where its sandboxes live.
+        store: Its records.
         quota: How much it may have.
         heavy: Limits requests that take much memory or disk while they run.
     """
@@ -64,6 +70,7 @@ class Tenant:
     def __init__(self, name: str, opened: Opened, quota: Quota, *, recorded: int) -> None:
         self.name = name
         self.backend = opened.backend
+        self.store = opened.store
         self.quota = quota
         self.heavy = anyio.CapacityLimiter(_HEAVY_AT_ONCE)
         self._opened = opened

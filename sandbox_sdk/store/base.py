@@ -202,5 +202,20 @@ class Store(Protocol):
     async def forget_far_runs(self, sandbox_id: str) -> None:
         """Forget the runs of a sandbox that lived on a server."""
 
+    async def begin_once(self, once: Once) -> str | None:
+        """Note a request that changes what is there, before its effect.
+
+        Returns:
+            What its first time was answered; ``None`` is to do it: it came for the first time, or
+            was never answered, as its server was killed.
+
+        Raises:
+            IdempotencyMismatch: The request's first time asked for something else.
+        """
+        ...
+
+    async def end_once(self, once: Once, answer: str) -> None:
+        """Note what a request was answered, for a day; it holds no secret."""
+
     async def aclose(self) -> None:
         """Release what this store holds and close it; again is nothing."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 
 import anyio
 import attrs
 
-from sandbox_sdk.store import far_runs, leases, notes, records, tables
+from sandbox_sdk.store import far_runs, leases, notes, outcomes, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease, Once, Taken
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
@@ -164,6 +165,15 @@ class SQLiteStore:
         """Return the ids of a sandbox's runs; see ``Store.list_runs``."""
         call = partial(records.select_runs, sandbox_id=sandbox_id)
         return await self._writer.run(call, writes=False)
+
+    async def begin_once(self, once: Once) -> str | None:
+        """Note a request before its effect; see ``Store.begin_once``."""
+        call = partial(outcomes.begin, once=once, now=time.time())
+        return await self._writer.run(call, writes=True)
+
+    async def end_once(self, once: Once, answer: str) -> None:
+        """Note what a request was answered; see ``Store.end_once``."""
+        await self._writer.run(partial(outcomes.end, once=once, answer=answer), writes=True)
 
     async def notes(self, kind: str) -> Mapping[str, str]:
         """Return name -> text of what was remembered of one kind."""

@@ -11,6 +11,7 @@ from sandbox_sdk.errors import ConfigError, SandboxNotFound, StateError
 from sandbox_sdk.store.far_runs import FAR_RUNS
 from sandbox_sdk.store.notes import NOTES
 from sandbox_sdk.store.once import ONCE
+from sandbox_sdk.store.outcomes import OUTCOMES
 from sandbox_sdk.store.owner import Owner
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, SandboxState
 from sandbox_sdk.wire import from_json, to_json
@@ -44,7 +45,7 @@ _SCHEMA = (
     "CREATE INDEX runs_of ON runs (sandbox_id)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_ADDED = (NOTES, ONCE, FAR_RUNS)
+_ADDED = (NOTES, ONCE, OUTCOMES, FAR_RUNS)
 T = TypeVar("T")
 
 Lives = Callable[[Owner], bool]

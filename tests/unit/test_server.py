@@ -15,14 +15,16 @@ from served import EVERYTHING, Keys, serving, serving_tcp
 
 from sandbox_sdk import errors
 from sandbox_sdk.auth.client import Auth
+from sandbox_sdk.auth.exchange import TOKEN_PATH
 from sandbox_sdk.backends.http import Connection, HttpBackend
 from sandbox_sdk.backends.protocol import PROBLEM_TYPE, VERSION_HEADER
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import AuthenticationError, SandboxError
 from sandbox_sdk.server import channel
 from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.calls import READ
 from sandbox_sdk.server.openapi import document
-from sandbox_sdk.server.routes import READ, ROUTES, Route
+from sandbox_sdk.server.routes import ROUTES, Route
 from sandbox_sdk.server.settings import Quota, ServerSettings
 from sandbox_sdk.values import Mount, SandboxSpec, SandboxState
 from sandbox_sdk.wire import ERRORS, to_json
@@ -81,7 +83,15 @@ def body_of(route: Route) -> dict[str, Any]:
     return {} if route.body is None else {"json": bodies.get(route.name, {})}
 
 
-OF_ONE = [route for route in ROUTES if "{id}" in route.path]
+def of_one() -> list[Route]:
+    """Every operation of the document whose path names one thing by its id."""
+    by_name = {route.name: route for route in ROUTES}
+    return [
+        by_name[operation["operationId"]]
+        for path, operations in document()["paths"].items()
+        for operation in operations.values()
+        if "{id}" in path
+    ]
 
 
 async def test_another_tenants_sandbox_is_not_found_on_any_route(
@@ -91,7 +101,7 @@ async def test_another_tenants_sandbox_is_not_found_on_any_route(
     assert status == 201
     for key in ("two", "local"):
         other = Caller(session, key)
-        for route in OF_ONE:
+        for route in of_one():
             path = route.path.replace("{id}", made["id"])
             query = {"session": "0" * 32} if route.handler is channel.serve else {}
             upgrade = {
@@ -107,7 +117,8 @@ async def test_another_tenants_sandbox_is_not_found_on_any_route(
                 params=query,
                 **body_of(route),
             )
-            assert (status, told["code"]) == (404, "not_found"), route
+            code = "credential_not_found" if "sessions" in route.path else "not_found"
+            assert (status, told["code"]) == (404, code), route
         status, told, _ = await other.send("GET", "/v1/sandboxes")
         assert told["sandboxes"] == []
     status, told, _ = await Caller(session, "one").send("GET", f"/v1/sandboxes/{made['id']}")
@@ -139,6 +150,7 @@ async def test_the_document_has_every_route_and_no_other(server: tuple[Server, s
         (route.method, route.resource.canonical if route.resource else "")
         for route in server[0].app.router.routes()
     }
+    routes.add(("POST", TOKEN_PATH))
     assert documented == routes
     assert served - {("HEAD", path) for _, path in routes} == routes | {
         ("GET", "/healthz"),
@@ -160,6 +172,7 @@ async def test_answers_are_as_documented(session: aiohttp.ClientSession) -> None
         ("/v1/sandboxes/{id}", "get", "200"): (await caller.send("GET", path))[1],
         ("/v1/sandboxes/{id}/ended", "get", "200"): (await caller.send("GET", f"{path}/ended"))[1],
         ("/v1/whoami", "get", "200"): (await caller.send("GET", "/v1/whoami"))[1],
+        ("/v1/sessions", "get", "200"): (await caller.send("GET", "/v1/sessions"))[1],
     }
     schemas = document()["components"]["schemas"]
     for (path, method, status_text), answer in answers.items():

@@ -80,13 +80,15 @@ class HttpBackend:
     async def whoami(self) -> AuthStatus:
         """Return who the server says that the caller is."""
         caller = await self._caller()
-        return AuthStatus(
-            authenticated=True,
-            method=caller.method,
-            subject=caller.subject,
-            scopes=caller.scopes,
-            expires_at=caller.expires_at,
-            detail=f"tenant {caller.tenant} at {self._connection.endpoint}",
+        return self._connection.told(
+            AuthStatus(
+                authenticated=True,
+                method=caller.method,
+                subject=caller.subject,
+                scopes=caller.scopes,
+                expires_at=caller.expires_at,
+                detail=f"tenant {caller.tenant} at {self._connection.endpoint}",
+            )
         )
 
     async def _caller(self) -> Caller:
@@ -133,7 +135,7 @@ class HttpBackend:
 
     async def _start(self, id: str) -> Standing:
         standing = await self._connection.request(
-            Standing, "POST", f"{_path(id)}/start", seconds=None
+            Standing, "POST", f"{_path(id)}/start", headers=_key(), seconds=None
         )
         self._lost.pop(id, None)
         return standing
@@ -142,7 +144,7 @@ class HttpBackend:
         """End a sandbox and wait until nothing of it is left but its workspace and results."""
         body = to_json(Stopping(why=why))
         return await self._connection.request(
-            SandboxInfo, "POST", f"{_path(id)}/stop", body=body, seconds=None
+            SandboxInfo, "POST", f"{_path(id)}/stop", body=body, headers=_key(), seconds=None
         )
 
     async def delete(self, id: str) -> None:
@@ -246,7 +248,8 @@ class HttpBackend:
             yield channel
 
     def _new_channel(self, id: str) -> HttpChannel:
-        return HttpChannel(partial(self._connection.connect, f"{_path(id)}/channel"))
+        way = self._connection
+        return HttpChannel(partial(way.connect, f"{_path(id)}/channel"), way.authorization)
 
     @asynccontextmanager
     async def _carrying(self, id: str, channel: HttpChannel) -> AsyncGenerator[None, None]:
@@ -314,6 +317,11 @@ def _path(id: str) -> str:
     if not _ID.fullmatch(id):
         raise SandboxNotFound(f"there is no sandbox {id[:60]!r}: no id that this SDK made looks so")
     return f"/v1/sandboxes/{id}"
+
+
+def _key() -> dict[str, str]:
+    """By which a request that is sent again is known."""
+    return {KEY_HEADER: secrets.token_hex(16)}
 
 
 # Any: one of the protocol's bodies.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,9 +23,17 @@ from sandbox_sdk.backends.protocol import (
     CLOSE_LOST,
     CLOSE_REPLACED,
 )
-from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxNotFound, ServerUnavailable
+from sandbox_sdk.errors import (
+    ProtocolError,
+    SandboxClosed,
+    SandboxError,
+    SandboxNotFound,
+    ServerUnavailable,
+)
 from sandbox_sdk.values import Ended, EndKind
 from sandbox_sdk.wire import from_json
+
+log = logging.getLogger("sandbox_sdk.http")
 
 AGAIN_SECONDS = 20.0
 """How long a lost connection is tried again; the server waits a little longer."""
@@ -39,6 +48,9 @@ _WHY_LOST = {
 
 Connect = Callable[[dict[str, str]], Awaitable[WebSocket]]
 """Opens a WebSocket with a query."""
+
+Prove = Callable[[], Awaitable[str | None]]
+"""Returns what is sent now as ``Authorization``."""
 
 
 @attrs.define(eq=False)
@@ -63,9 +75,10 @@ class HttpChannel:
         why: What ended it, where that was not the sandbox's end.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, prove: Prove) -> None:
         self.why: Ended | None = None
         self._connect = connect
+        self._prove = prove
         self._token = secrets.token_hex(16)
         self._socket: WebSocket | None = None
         self._over = False
@@ -178,8 +191,19 @@ class HttpChannel:
                 if (question := self._questions.pop(number, None)) is not None:
                     question.hits = from_json(LimitHits, hits, lenient=True)
                     question.answered.set()
+            case {"renew": True}:
+                await self._renew()
             case said:
                 raise ProtocolError(f"the server said {str(said)[:100]!r}")
+
+    async def _renew(self) -> None:
+        """Send newer credentials; where there are none, the server hangs up when these end."""
+        try:
+            header = await self._prove()
+            if header is not None and self._socket is not None:
+                await self._socket.send_str(json.dumps({"renew": header}))
+        except (SandboxError, ConnectionError) as error:
+            log.warning("channel.not_renewed", extra={"reason": str(error)})
 
     def _forget(self, count: int) -> None:
         gone = count - self._first

@@ -22,6 +22,7 @@ import aiohttp
 import anyio
 from anyio.to_thread import run_sync
 
+from sandbox_sdk.auth import AuthStatus
 from sandbox_sdk.auth.client import Auth
 from sandbox_sdk.backends.protocol import LONGEST_FRAME, VERSION, VERSION_HEADER
 from sandbox_sdk.errors import (
@@ -74,6 +75,18 @@ class Connection:
         self._session: aiohttp.ClientSession | None = None
         self._opening = anyio.Lock()  # guards _session
         self._closed = False
+
+    async def authorization(self) -> str | None:
+        """Return what is sent now as ``Authorization``; ``None`` is nothing.
+
+        Raises:
+            SandboxError: The server gives no token, or cannot be reached.
+        """
+        return await self._auth.header()
+
+    def told(self, status: AuthStatus) -> AuthStatus:
+        """Return who the server says one is, and by which of one's credentials."""
+        return self._auth.told(status)
 
     async def request(
         self,
