@@ -84,11 +84,11 @@ class Parts:
             StateError: The state folder cannot be used.
         """
         folders = await anyio.to_thread.run_sync(StateFolders.open, settings.state_dir)
-        store = await SQLiteStore.open(folders)
+        vault = Vault(folders.keys, lambda: settings.key_source)
+        store = await SQLiteStore.open(folders, vault)
         supervisor = Supervisor()
         scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
-        vault = Vault(folders.keys, lambda: settings.key_source)
         backend = LocalBackend(
             store,
             folders,
