@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sandbox_sdk.experiments.batches.batches import Batches
     from sandbox_sdk.experiments.batches.concurrency import Concurrency
     from sandbox_sdk.experiments.models.registry import ModelRegistry
+    from sandbox_sdk.experiments.records.seals import Seals
     from sandbox_sdk.experiments.results.result import ExperimentResult
     from sandbox_sdk.values import Sandboxes, SandboxInfo, Workplace
 
@@ -100,11 +101,11 @@ class Parts:
             StateError: The state folder cannot be used.
         """
         folders = await anyio.to_thread.run_sync(StateFolders.open, settings.state_dir)
-        store = await SQLiteStore.open(folders)
+        vault = Vault(folders.keys, lambda: settings.key_source)
+        store = await SQLiteStore.open(folders, vault)
         supervisor = Supervisor()
         scale_log, witness = ScaleLog(), Witness()
         templates = Templates(folders.templates)
-        vault = Vault(folders.keys, lambda: settings.key_source)
         auditor = _auditor(settings, store, folders, supervisor, vault)
         enforcer = _enforcer(settings, store, templates, auditor)
         here = LocalBackend(
@@ -234,6 +235,7 @@ class Parts:
             run_id=run_id,
             owner=self.store.owner,
             purse=self.enforcer,
+            seals=self._seals(),
         )
 
     async def export_results(self, sandbox_id: str, path: Path) -> list[Path]:
@@ -250,22 +252,10 @@ class Parts:
                 sandbox_id=sandbox_id,
                 path=str(path),
             )
-        return await export_runs(made, path, sign=await self._signer(sandbox_id))
-
-    async def _signer(self, sandbox_id: str) -> Callable[[bytes], bytes] | None:
-        """Return what signs the results of a sandbox: always at ``high``, else if there is a key.
-
-        Raises:
-            KeyNotFound: The signing key is wrapped under another master key.
-        """
-        from sandbox_sdk.crypto_utils import sign_manifest
-
         level = (await self.backend.get(sandbox_id)).spec.security_level
-        find = partial(self.vault.ring, create=level in ("high", "maximum"))
-        ring = await anyio.to_thread.run_sync(find)
-        if ring is None:
-            return None
-        return partial(sign_manifest, await anyio.to_thread.run_sync(ring.signing_key))
+        seals = self._seals()
+        sign = await anyio.to_thread.run_sync(seals.signer, (level,))
+        return await export_runs(made, path, sign=sign, seals=seals)
 
     def batches(self, sandboxes: Sandboxes) -> Batches:
         """Return what runs this client's batches, in sandboxes made by ``sandboxes``."""
@@ -282,7 +272,14 @@ class Parts:
             admission=self.admission,
             concurrency=self._concurrency,
             purse=self.enforcer,
+            seals=self._seals(),
         )
+
+    def _seals(self) -> Seals:
+        """What seals and signs this client's runs."""
+        from sandbox_sdk.experiments.records.seals import Seals
+
+        return Seals(self.vault)
 
     def _model_registry(self) -> ModelRegistry:
         """The client's models, made on first use: their libraries are large."""

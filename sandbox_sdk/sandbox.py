@@ -30,6 +30,7 @@ from sandbox_sdk.values import (
     Limit,
     SandboxInfo,
     SandboxState,
+    Shelf,
     Usage,
 )
 
@@ -273,12 +274,13 @@ class AsyncSandbox:
             watched.finished(done.ended)
         return done
 
-    async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(self, patterns: Sequence[str], destination: Path | Shelf) -> Collected:
         """Copy files of the workspace into a content-addressed folder, running or not.
 
         Args:
             patterns: Paths relative to the workspace; ``*`` stays in a folder, ``**`` crosses.
-            destination: The folder on the host; files land below ``sha256/`` in it.
+            destination: The folder on the host; files land below ``sha256/`` in it. Or what keeps
+                each file, in its own way.
 
         Raises:
             StateError: The destination cannot be written.

@@ -66,8 +66,8 @@ class Vault:
             raise AssertionError("a ring that may be made is there")
         return ring.data_key(sandbox_id)
 
-    def erase(self, sandbox_id: str) -> None:
-        """Remove the key of a sandbox's saved workspace for good.
+    def erase(self, name: str) -> None:
+        """Remove the key of a sandbox's saved workspace, or of a run, for good.
 
         Raises:
             StateError: It cannot be removed.
@@ -75,6 +75,6 @@ class Vault:
         from sandbox_sdk.crypto_utils.key_files import erase_key
 
         if self._ring is not None:
-            self._ring.erase(sandbox_id)
+            self._ring.erase(name)
         else:
-            erase_key(self.folder, sandbox_id)
+            erase_key(self.folder, name)

@@ -18,6 +18,7 @@ from sandbox_sdk.values import (
     Isolation,
     Limit,
     SandboxInfo,
+    Shelf,
     Usage,
 )
 from sandbox_sdk_sync._twin import Twin
@@ -211,12 +212,13 @@ class Sandbox(Twin[AsyncSandbox]):
             self._core.run_code, code, language=language, context=context, timeout=timeout
         )
 
-    def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
+    def collect(self, patterns: Sequence[str], destination: Path | Shelf) -> Collected:
         """Copy files of the workspace into a content-addressed folder, running or not.
 
         Args:
             patterns: Paths relative to the workspace; ``*`` stays in a folder, ``**`` crosses.
-            destination: The folder on the host; files land below ``sha256/`` in it.
+            destination: The folder on the host; files land below ``sha256/`` in it. Or what keeps
+                each file, in its own way.
 
         Raises:
             StateError: The destination cannot be written.

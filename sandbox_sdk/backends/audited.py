@@ -19,6 +19,7 @@ from sandbox_sdk.values import (
     SandboxInfo,
     SandboxSpec,
     SecurityLevel,
+    Shelf,
     Usage,
 )
 
@@ -168,7 +169,9 @@ class AuditedBackend:
         """Open the channel to a running sandbox, which ends with it."""
         return self._backend.connect(id)
 
-    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(
+        self, id: str, patterns: Sequence[str], destination: Path | Shelf
+    ) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
         return await self._backend.collect(id, patterns, destination)
 

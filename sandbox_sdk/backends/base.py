@@ -11,7 +11,16 @@ from typing import Protocol
 import attrs
 
 from sandbox_sdk.store.base import Once
-from sandbox_sdk.values import Collected, Ended, Isolation, Limit, SandboxInfo, SandboxSpec, Usage
+from sandbox_sdk.values import (
+    Collected,
+    Ended,
+    Isolation,
+    Limit,
+    SandboxInfo,
+    SandboxSpec,
+    Shelf,
+    Usage,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -311,7 +320,9 @@ class Backend(Protocol):
         """Open the channel to a running sandbox; one at a time."""
         ...
 
-    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(
+        self, id: str, patterns: Sequence[str], destination: Path | Shelf
+    ) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
         ...
 

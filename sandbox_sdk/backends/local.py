@@ -49,6 +49,7 @@ from sandbox_sdk.values import (
     SandboxInfo,
     SandboxSpec,
     SandboxState,
+    Shelf,
     Usage,
     new_id,
 )
@@ -269,7 +270,8 @@ class LocalBackend:
             runs = await self._store.list_runs(id)
             await self._store.delete_sandbox(lease)
             folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
-            await anyio.to_thread.run_sync(self._vault.erase, id)
+            for name in (id, *runs):
+                await anyio.to_thread.run_sync(self._vault.erase, name)
             await anyio.to_thread.run_sync(_remove, folders)
         if self._gate is not None:
             await self._gate.forget(id)
@@ -355,7 +357,9 @@ class LocalBackend:
             with anyio.CancelScope(shield=True):
                 await held.running.end(verdict)
 
-    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(
+        self, id: str, patterns: Sequence[str], destination: Path | Shelf
+    ) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
         workspace = self._workspace(id)
         if not workspace.exists():

@@ -7,6 +7,7 @@ import click
 
 from sandbox_sdk.cli.running import Session, global_options, run
 from sandbox_sdk.store.folders import StateFolders
+from sandbox_sdk.vault import Vault
 
 
 @click.command()
@@ -27,14 +28,18 @@ async def _compare(session: Session, first: str, second: str, scorer: str | None
     # Imported on use: most commands need no experiments.
     from sandbox_sdk.experiments.records.run_folder import find_run
     from sandbox_sdk.experiments.records.run_record import read_run
+    from sandbox_sdk.experiments.records.seals import Seals
     from sandbox_sdk.experiments.results.compare_runs import Side, compare_runs
 
-    def read(named: str) -> Side:
-        run_id, _, condition = named.partition(":")
-        record = read_run(find_run(StateFolders.open(session.settings.state_dir).runs, run_id))
-        return Side(record=record, condition=condition or None)
-
     def work() -> None:
+        folders = StateFolders.open(session.settings.state_dir)
+        seals = Seals(Vault(folders.keys, lambda: session.settings.key_source))
+
+        def read(named: str) -> Side:
+            run_id, _, condition = named.partition(":")
+            record = read_run(find_run(folders.runs, run_id), seals)
+            return Side(record=record, condition=condition or None)
+
         found = compare_runs(read(first), read(second), scorer=scorer)
         session.output.document(found.to_json())
         session.output.line("\n\n".join(str(comparison) for comparison in found.comparisons))

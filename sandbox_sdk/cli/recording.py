@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 from anyio import to_thread
 
-from sandbox_sdk.audit import STRICT, AuditLog, Auditor
+from sandbox_sdk.audit import AuditLog, Auditor
 from sandbox_sdk.cli.running import Session
+from sandbox_sdk.policies import STRONG
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.vault import Vault
 
@@ -26,7 +27,7 @@ async def recording(
     """
     settings = session.settings
     wanted = settings.enable_audit_logs
-    if wanted is False or (wanted is None and settings.security_level not in STRICT):
+    if wanted is False or (wanted is None and settings.security_level not in STRONG):
 
         async def nothing(what: str, data: dict[str, object]) -> None:
             """Record nothing."""

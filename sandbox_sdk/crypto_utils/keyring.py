@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -235,7 +235,7 @@ class KeyRing:
                     return found
                 self._reload()  # another process may have rotated
                 key = cls.generate()
-                master, derivation = _for_new(self._unlocks[0], list_keys(self.folder))
+                master, derivation = _for_new(self._unlocks[0], _listed(self.folder))
                 wrapped = WrappedKey.wrap(
                     key, name, master, derivation, created_at=int(time.time())
                 )
@@ -286,6 +286,11 @@ class KeyRing:
         folder = wrapped_folder(self.folder)
         folder.mkdir(mode=0o700, exist_ok=True)
         write_durably(folder / wrapped.file_name, wrapped.to_bytes())
+
+
+def _listed(folder: Path) -> Iterator[WrappedKey]:
+    """Yield the folder's keys; they are read only if any is asked for."""
+    yield from list_keys(folder)
 
 
 def _for_new(unlock: Unlock, there: Iterable[WrappedKey]) -> tuple[MasterKey, Derivation | None]:

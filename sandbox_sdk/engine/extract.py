@@ -14,13 +14,13 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
 from sandbox_sdk.isolation.walls import kernel
-from sandbox_sdk.values import GIB, Artifact, Collected
+from sandbox_sdk.values import GIB, Artifact, Collected, Shelf
 
 _RESOLVE = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _CHUNK = 1024 * 1024
@@ -43,20 +43,24 @@ class Bounds:
 
 
 def collect(
-    workspace: Path, patterns: Sequence[str], destination: Path, bounds: Bounds | None = None
+    workspace: Path,
+    patterns: Sequence[str],
+    destination: Path | Shelf,
+    bounds: Bounds | None = None,
 ) -> Collected:
-    """Copy the regular files that match into ``destination/sha256/ab/cdef...``.
+    """Copy the regular files that match into ``destination/sha256/ab/cdef...`` or a shelf.
 
     Args:
         workspace: The workspace on the host.
         patterns: Paths relative to it; ``*`` and ``?`` stay within one name, ``**`` crosses.
-        destination: The content-addressed folder, made if it is missing.
+        destination: The content-addressed folder, made if it is missing, or what keeps them.
         bounds: How much to copy at most.
 
     Raises:
         OSError: The destination cannot be written.
     """
     limits = bounds or Bounds()
+    shelf = shelf_of(destination)
     wanted = re.compile(expression(patterns))
     artifacts: list[Artifact] = []
     skipped: dict[str, str] = {}
@@ -86,7 +90,7 @@ def collect(
                 skip(path, f"more than {limits.files} files match")
             else:
                 try:
-                    artifact = _copy(root, path, destination, left)
+                    artifact = _copy(root, path, shelf, left)
                 except _Skip as why:
                     skip(path, str(why))
                     continue
@@ -95,6 +99,11 @@ def collect(
     finally:
         os.close(root)
     return Collected(artifacts=tuple(artifacts), skipped=skipped)
+
+
+def shelf_of(destination: Path | Shelf) -> Shelf:
+    """Return what keeps files in a content-addressed folder, or the shelf that is given."""
+    return _Folder(destination) if isinstance(destination, Path) else destination
 
 
 def expression(patterns: Sequence[str]) -> str:
@@ -154,7 +163,33 @@ def _walk(root: int) -> Iterator[tuple[str, str]]:
             os.close(descriptor)
 
 
-def _copy(root: int, path: str, destination: Path, left: int) -> Artifact:
+@attrs.frozen
+class _Folder:
+    """Keeps files under their digest.
+
+    Attributes:
+        path: The folder, made if it is missing.
+    """
+
+    path: Path
+
+    def keep(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        beside, name = tempfile.mkstemp(dir=self.path)
+        try:
+            digest, size = _pour(pieces, beside)
+            target = self.path / "sha256" / digest[:2] / digest[2:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+        finally:
+            os.close(beside)
+        return digest, size
+
+
+def _copy(root: int, path: str, shelf: Shelf, left: int) -> Artifact:
     """Copy one file under its digest; what it is is decided by the open descriptor alone."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -165,32 +200,28 @@ def _copy(root: int, path: str, destination: Path, left: int) -> Artifact:
     try:
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise _Skip("not a regular file")
-        destination.mkdir(parents=True, exist_ok=True)
-        beside, name = tempfile.mkstemp(dir=destination)
-        try:
-            digest, size = _pour(source, beside, left)
-            target = destination / "sha256" / digest[:2] / digest[2:]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
-        finally:
-            os.close(beside)
+        digest, size = shelf.keep(_pieces(source, left))
     finally:
         os.close(source)
     media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
     return Artifact(path=shown(path), size_bytes=size, sha256=digest, media_type=media_type)
 
 
-def _pour(source: int, target: int, left: int) -> tuple[str, int]:
-    """Copy to the end or to the bound, whichever is first; a file may grow while it is read."""
-    digest = hashlib.sha256()
+def _pieces(source: int, left: int) -> Iterator[bytes]:
+    """Yield a file to its end or to the bound, whichever is first; it may grow meanwhile."""
     size = 0
     while data := os.read(source, _CHUNK):
         size += len(data)
         if size > left:
             raise _Skip("larger than what may still be copied")
+        yield data
+
+
+def _pour(pieces: Iterable[bytes], target: int) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size = 0
+    for data in pieces:
+        size += len(data)
         digest.update(data)
         view = memoryview(data)
         while view:

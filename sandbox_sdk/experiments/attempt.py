@@ -19,8 +19,9 @@ from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.model_loop import ModelLoop
 from sandbox_sdk.experiments.models.base import ModelProvider
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.records.artifacts import ARTIFACTS
+from sandbox_sdk.experiments.records.artifacts import ARTIFACTS, SealedShelf
 from sandbox_sdk.experiments.records.lock import Lock
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.results.outcome import Outcome, decided_by, failed
 from sandbox_sdk.experiments.results.result import ResourceUse
@@ -48,6 +49,7 @@ class Surroundings:
         wrap: Puts something before its model.
         past: The answers that were bought for its trial before.
         gate: The budget it spends of; by default one without bounds.
+        payloads: Keeps what the run holds.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Surroundings:
     wrap: Wrap | None = None
     past: PaidAnswers | None = None
     gate: BudgetGate | None = None
+    payloads: Payloads = PLAIN
 
 
 class Attempt:
@@ -90,6 +93,7 @@ class Attempt:
                 config.limits.tool_output,
                 recorder,
                 around.models.redactor,
+                around.payloads,
             )
 
     async def run(self) -> Outcome:
@@ -219,12 +223,14 @@ class Attempt:
 
     async def _collect(self, workplace: Workplace) -> None:
         """Copy what the config asks for, as far as the sandbox still gives it."""
+        folder, payloads = self._around.folder, self._around.payloads
+        sealed = None if payloads.key_id is None else SealedShelf(folder, payloads)
         collected = None
         reason = f"it took longer than {_KEEP_SECONDS:g} s"
         with anyio.move_on_after(_KEEP_SECONDS):
             try:
                 collected = await workplace.collect(
-                    self._config.artifacts, self._around.folder / ARTIFACTS
+                    self._config.artifacts, sealed or folder / ARTIFACTS
                 )
             except StateError:
                 raise

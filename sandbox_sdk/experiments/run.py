@@ -21,6 +21,7 @@ from sandbox_sdk.experiments.budgets.spending import BudgetGate
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.run_record import read_run
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.result import STATUS, ExperimentResult
 from sandbox_sdk.parse import Faults
 from sandbox_sdk.policies import Purse
@@ -64,6 +65,7 @@ async def run_experiment(
     run_id: str | None = None,
     owner: Owner | None = None,
     purse: Purse | None = None,
+    seals: Seals | None = None,
 ) -> ExperimentResult:
     """Run one experiment and return what it gave.
 
@@ -78,6 +80,7 @@ async def run_experiment(
         run_id: The run's id, of ``new_id("run")``; by default a new one.
         owner: Who runs it; by default this process.
         purse: Says whether the model may be paid for.
+        seals: Seals the run, if it is to be; by default none is.
 
     Raises:
         ConfigError: The config is wrong, or makes more than one trial.
@@ -97,13 +100,16 @@ async def run_experiment(
         owner = await anyio.to_thread.run_sync(Owner.current)
     plan = Plan(batch, ready, derive_seeds=False)
     trial = only_trial(plan)
+    run_id, seals = run_id or new_id("run"), seals or Seals()
+    levels = {workplace.info.spec.security_level}
     run = await OpenRun.create(
         runs_dir,
-        run_id or new_id("run"),
+        run_id,
         plan,
         models.redactor,
         owner,
         sandbox_id=workplace.id,
+        payloads=await anyio.to_thread.run_sync(seals.for_new, run_id, levels),
     )
     try:
         gate = None
@@ -113,7 +119,7 @@ async def run_experiment(
         await _run(run, trial, TrialRunner(run, models, OneSandbox(workplace), gate=gate))
     finally:
         await run.aclose()
-    record = await anyio.to_thread.run_sync(read_run, run.folder)
+    record = await anyio.to_thread.run_sync(read_run, run.folder, seals)
     result = await anyio.to_thread.run_sync(record.result_of, trial.index)
     if result is None:
         raise AssertionError("unreachable: the attempt started and ended")

@@ -14,8 +14,10 @@ from sandbox_sdk.store import far_runs, leases, notes, outcomes, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease, Once, Taken
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
+from sandbox_sdk.store.sealing import SpecSeals
 from sandbox_sdk.store.writer import Writer
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxState
+from sandbox_sdk.vault import Vault
 
 
 class SQLiteStore:
@@ -24,20 +26,25 @@ class SQLiteStore:
     Each store is an owner of leases of its own: two stores of one process exclude each other.
     """
 
-    def __init__(self, folders: StateFolders, owner: Owner) -> None:
+    def __init__(self, folders: StateFolders, owner: Owner, vault: Vault | None = None) -> None:
         self._folders = folders
         self._owner = owner
+        self._seals = SpecSeals(vault)
         self._writer = Writer(folders.database)
         self._descriptor: int | None = None
 
     @classmethod
-    async def open(cls, folders: StateFolders) -> SQLiteStore:
+    async def open(cls, folders: StateFolders, vault: Vault | None = None) -> SQLiteStore:
         """Open the records of a state folder, and make them if there are none.
+
+        Args:
+            folders: The state folder.
+            vault: The keys that what sandboxes are given is sealed with; ``None`` seals nothing.
 
         Raises:
             StateError: They are damaged, of a newer version, or cannot be read or written.
         """
-        store = cls(folders, await anyio.to_thread.run_sync(Owner.current))
+        store = cls(folders, await anyio.to_thread.run_sync(Owner.current), vault)
         await store._writer.start(store._prepare)
         return store
 
@@ -53,22 +60,27 @@ class SQLiteStore:
 
     async def insert_sandbox(self, info: SandboxInfo, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox; see ``Store.insert_sandbox``."""
-        return await self._writer.run(partial(records.insert, info=info, noted=once), writes=True)
+        seal = self._seals.seal
+        # A key may have to be read or made, which takes time.
+        pays = self._seals.keeps(info.spec)
+        kept = await anyio.to_thread.run_sync(seal, info) if pays else seal(info)
+        insert = partial(records.insert, info=info, kept=kept, noted=once)
+        return await self._writer.run(insert, writes=True)
 
     async def get_sandbox(self, id: str) -> SandboxInfo:
         """Return a sandbox's record; see ``Store.get_sandbox``."""
-        call = partial(records.get, id=id, lives=self._lives)
+        call = partial(records.get, id=id, lives=self._lives, seals=self._seals)
         return await self._writer.run(call, writes=False)
 
     def take_sandbox(self, id: str, *, started_at: float) -> Awaitable[Taken]:
         """Take the right to run a sandbox; see ``Store.take_sandbox``."""
 
         def take(connection: sqlite3.Connection) -> Taken:
-            before = records.get(connection, id=id, lives=self._lives)
+            before = records.get(connection, id, self._lives, self._seals, needed=True)
             lease = leases.acquire(connection, id=id, owner=self._owner, lives=self._lives)
             files: Mapping[str, bytes] = {}
             if before.started_at is None:
-                files = records.initial_files(connection, id=id)
+                files = records.initial_files(connection, id, self._seals)
             leases.update(
                 connection,
                 lease,
@@ -97,7 +109,9 @@ class SQLiteStore:
         """Return all records, oldest first; see ``Store.list_sandboxes``."""
         # Many records have one owner: ask the kernel once for each.
         lives = cache(self._lives)
-        call = partial(records.select, lives=lives, include_internal=include_internal)
+        call = partial(
+            records.select, lives=lives, seals=self._seals, include_internal=include_internal
+        )
         return await self._writer.run(call, writes=False)
 
     async def update_sandbox(

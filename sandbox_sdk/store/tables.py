@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from sandbox_sdk.errors import ConfigError, SandboxNotFound, StateError
 from sandbox_sdk.store.far_runs import FAR_RUNS
@@ -13,6 +13,7 @@ from sandbox_sdk.store.notes import NOTES
 from sandbox_sdk.store.once import ONCE
 from sandbox_sdk.store.outcomes import OUTCOMES
 from sandbox_sdk.store.owner import Owner
+from sandbox_sdk.store.sealing import SpecSeals
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, SandboxState
 from sandbox_sdk.wire import from_json, to_json
 
@@ -80,10 +81,18 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def read_info(row: Row, lives: Lives) -> SandboxInfo:
+def read_info(row: Row, lives: Lives, seals: SpecSeals, *, needed: bool = False) -> SandboxInfo:
     """Return the record of a row.
 
+    Args:
+        row: The row.
+        lives: Says whether an owner's process still runs.
+        seals: Opens what is sealed.
+        needed: Whether what is sealed matters; else it is hidden where its key is not here.
+
     Raises:
+        KeyNotFound: It matters, and its key is not here.
+        IntegrityError: What is sealed was changed.
         StateError: It is damaged.
     """
     sandbox_id, spec, state, created_at, started_at, ended, owner = row
@@ -92,7 +101,11 @@ def read_info(row: Row, lives: Lives) -> SandboxInfo:
     recorded = read(sandbox_id, SandboxState, state)
     return SandboxInfo(
         id=sandbox_id,
-        spec=read_json(sandbox_id, SandboxSpec, spec),
+        spec=read(
+            sandbox_id,
+            SandboxSpec,
+            seals.unseal(sandbox_id, read_object(sandbox_id, spec), needed=needed),
+        ),
         # Its process is gone, and with it the sandbox, whether or not it was reaped yet.
         state=SandboxState.LOST if recorded is SandboxState.RUNNING and not alive else recorded,
         created_at=created_at,
@@ -134,10 +147,23 @@ def read_json(id: str, cls: type[T], text: str) -> T:
     Raises:
         StateError: It is damaged.
     """
+    return read(id, cls, read_object(id, text))
+
+
+# Any: what the object holds is for its reader to say.
+def read_object(id: str, text: str) -> dict[str, Any]:
+    """Return the JSON object that a column of a sandbox holds.
+
+    Raises:
+        StateError: It is damaged.
+    """
     try:
-        return read(id, cls, json.loads(text))
+        value = json.loads(text)
     except ValueError as error:
         raise _damaged(id, error) from error
+    if not isinstance(value, dict):
+        raise _damaged(id, ValueError("it is no object"))
+    return cast("dict[str, Any]", value)
 
 
 def read(id: str, cls: type[T], data: object) -> T:

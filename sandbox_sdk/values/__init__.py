@@ -5,6 +5,7 @@ from sandbox_sdk.values.protocols import (
     ModelHost,
     Process,
     Sandboxes,
+    Shelf,
     Workplace,
     WorkspaceFiles,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "SandboxState",
     "Sandboxes",
     "SecurityLevel",
+    "Shelf",
     "TemplateInfo",
     "Usage",
     "Wall",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,6 +11,21 @@ from sandbox_sdk.values.ending import Ended
 from sandbox_sdk.values.results import CodeResult, Collected, CommandResult, FileInfo
 from sandbox_sdk.values.sandbox import Mount, Resources, SandboxInfo, SandboxSpec
 from sandbox_sdk.values.standing import Isolation, Limit, Usage
+
+
+@runtime_checkable
+class Shelf(Protocol):
+    """Where files that leave a sandbox are kept."""
+
+    def keep(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        """Store bytes, durable on return, and return their SHA-256 and how many they are.
+
+        Of pieces that end in an error nothing stays.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        ...
 
 
 @runtime_checkable
@@ -115,8 +130,8 @@ class Workplace(Protocol):
         """Run code to its end, in a fresh context or the kept one of that name."""
         ...
 
-    async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
-        """Copy files of the workspace to ``destination/sha256/ab/cdef...`` on the host."""
+    async def collect(self, patterns: Sequence[str], destination: Path | Shelf) -> Collected:
+        """Copy files of the workspace to ``destination/sha256/ab/cdef...`` or a shelf."""
         ...
 
     async def usage(self) -> Usage:

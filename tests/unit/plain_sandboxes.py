@@ -16,6 +16,7 @@ from sandbox_sdk.experiments.batches.batches import Batches
 from sandbox_sdk.experiments.batches.choice import Choice
 from sandbox_sdk.experiments.batches.concurrency import Concurrency
 from sandbox_sdk.experiments.models.registry import ModelRegistry
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.run_result import RunResult
 from sandbox_sdk.policies import Admission, FixedAdmission
 from sandbox_sdk.store.owner import Owner
@@ -90,6 +91,7 @@ class BatchBench:
     folder: Path
     models: ModelRegistry = attrs.field(factory=lambda: ModelRegistry(environ={}))
     admission: Admission = attrs.field(factory=lambda: FixedAdmission(4))
+    seals: Seals = attrs.field(factory=Seals)
     sandboxes: PlainSandboxes = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,6 +107,7 @@ class BatchBench:
             sandboxes=self.sandboxes,
             admission=self.admission,
             concurrency=Concurrency(),
+            seals=self.seals,
         )
 
     async def open(self, config: Mapping[str, Any], **choice: Any) -> BatchRun | RunResult:

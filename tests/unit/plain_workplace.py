@@ -43,6 +43,7 @@ from sandbox_sdk.values import (
     SandboxInfo,
     SandboxSpec,
     SandboxState,
+    Shelf,
     Usage,
     new_id,
 )
@@ -187,20 +188,23 @@ class PlainWorkplace:
             duration=took,
         )
 
-    async def collect(self, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(self, patterns: Sequence[str], destination: Path | Shelf) -> Collected:
         """Copy files by digest."""
         self._require_alive()
         return await anyio.to_thread.run_sync(self._collect, patterns, destination)
 
-    def _collect(self, patterns: Sequence[str], destination: Path) -> Collected:
+    def _collect(self, patterns: Sequence[str], destination: Path | Shelf) -> Collected:
         found: list[Artifact] = []
         for pattern in patterns:
             for path in sorted(self.folder.glob(pattern)):
                 data = path.read_bytes()
                 sha256 = hashlib.sha256(data).hexdigest()
-                target = destination / "sha256" / sha256[:2] / sha256[2:]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
+                if isinstance(destination, Path):
+                    target = destination / "sha256" / sha256[:2] / sha256[2:]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(data)
+                else:
+                    assert destination.keep([data]) == (sha256, len(data))
                 name = str(path.relative_to(self.folder))
                 found.append(Artifact(path=name, size_bytes=len(data), sha256=sha256))
         return Collected(artifacts=tuple(found), skipped={})

@@ -27,7 +27,7 @@ from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
 from sandbox_sdk.experiments.budgets.reservations import Reservation
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.base import ModelRequest
-from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from sandbox_sdk import AsyncSandboxClient
 from sandbox_sdk.cli.app import app
 from sandbox_sdk.errors import ConfigError
-from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.records.run_record import RunRecord, read_run
 from sandbox_sdk.experiments.results.compare_runs import Side, compare_runs
 from sandbox_sdk.experiments.results.rates import RULE

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox_sdk.errors import StateError
-from sandbox_sdk.experiments.records.journal import Event, Journal, read_events, scan_events
+from sandbox_sdk.experiments.records.events import Event
+from sandbox_sdk.experiments.records.journal import Journal, read_events, scan_events
 from sandbox_sdk.experiments.records.redaction import REDACTED, Redactor
 from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.values import AttemptState

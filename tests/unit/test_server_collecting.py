@@ -15,6 +15,7 @@ from served import serving
 
 from sandbox_sdk.backends.http.collecting import receive
 from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.engine.extract import shelf_of
 from sandbox_sdk.errors import FileError, ProtocolError
 from sandbox_sdk.values import MIB
 
@@ -43,7 +44,9 @@ def told(**change: Any) -> bytes:
 
 async def test_what_comes_is_kept_below_its_digest(tmp_path: Path) -> None:
     whole = told() + DATA
-    collected = await receive(stream(*(whole[at : at + 1] for at in range(len(whole)))), tmp_path)
+    collected = await receive(
+        stream(*(whole[at : at + 1] for at in range(len(whole)))), shelf_of(tmp_path)
+    )
     assert [each.path for each in collected.artifacts] == ["a/b.txt"]
     assert files(tmp_path) == [tmp_path / "sha256" / DIGEST[:2] / DIGEST[2:]]
 
@@ -68,7 +71,7 @@ LIES = {
 @pytest.mark.parametrize(("first", "then"), LIES.values(), ids=LIES)
 async def test_a_lie_leaves_no_file(tmp_path: Path, first: bytes, then: bytes) -> None:
     with pytest.raises(ProtocolError):
-        await receive(stream(first, then), tmp_path / "in" / "side")
+        await receive(stream(first, then), shelf_of(tmp_path / "in" / "side"))
     left = files(tmp_path)
     # What came whole and right before the lie was told may stay.
     assert [path for path in left if path.read_bytes() != DATA] == []

@@ -26,7 +26,8 @@ from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.model_call import ModelCaller
 from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.derive import TrialFacts, derive_result
-from sandbox_sdk.experiments.records.journal import Event, Journal, read_events
+from sandbox_sdk.experiments.records.events import Event
+from sandbox_sdk.experiments.records.journal import Journal, read_events
 from sandbox_sdk.experiments.records.lock import Lock
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.results.outcome import Outcome

@@ -33,6 +33,7 @@ from sandbox_sdk.backends.protocol import (
     Usages,
     Wanted,
 )
+from sandbox_sdk.engine import extract
 from sandbox_sdk.errors import (
     FileError,
     IntegrityError,
@@ -53,6 +54,7 @@ from sandbox_sdk.values import (
     SandboxInfo,
     SandboxSpec,
     SandboxState,
+    Shelf,
     Usage,
 )
 from sandbox_sdk.wire import to_json
@@ -272,20 +274,22 @@ class HttpBackend:
             with anyio.CancelScope(shield=True):
                 await channel.aclose()
 
-    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(
+        self, id: str, patterns: Sequence[str], destination: Path | Shelf
+    ) -> Collected:
         """Copy files of a workspace into a content-addressed folder, running or not."""
         body = await anyio.to_thread.run_sync(_dumps, Wanted(patterns=tuple(patterns)))
         try:
             async with self._connection.stream(
                 "POST", f"{_path(id)}/collect", data=body
             ) as response:
-                return await collecting.receive(response.content, destination)
+                return await collecting.receive(response.content, extract.shelf_of(destination))
         except aiohttp.ClientError as error:
             raise ServerUnavailable(f"the server broke off a collection: {error}") from error
         except OSError as error:
             if isinstance(error, SandboxError):
                 raise
-            raise state_error(error, f"artifacts cannot be kept in {destination}", id) from error
+            raise state_error(error, "artifacts cannot be kept", id) from error
 
     async def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
         """Yield a file of a workspace, running or not; no link is followed."""

@@ -1,21 +1,18 @@
-"""Files that a server sends, kept by the digest of what came: its word for a path is only data."""
+"""Files that a server sends, kept by what came: its word for a path is only data."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path, PurePosixPath
+from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 
 import aiohttp
-import anyio
-from anyio.to_thread import run_sync
 
+from sandbox_sdk.backends.http import shelving
 from sandbox_sdk.backends.protocol import Manifest
 from sandbox_sdk.errors import ProtocolError
-from sandbox_sdk.values import GIB, MIB, Artifact, Collected
+from sandbox_sdk.values import GIB, MIB, Artifact, Collected, Shelf
 from sandbox_sdk.wire import from_json
 
 MOST_FILES = 1000
@@ -28,20 +25,17 @@ _LONGEST_MANIFEST = 8 * MIB
 _CHUNK = 256 * 1024
 
 
-async def receive(content: aiohttp.StreamReader, destination: Path) -> Collected:
-    """Keep what comes below ``sha256/`` of a folder.
+async def receive(content: aiohttp.StreamReader, shelf: Shelf) -> Collected:
+    """Keep what comes on a shelf.
 
     Raises:
         ProtocolError: It is not what was agreed on, or not what its digests say.
-        OSError: The folder cannot be written.
+        OSError: The shelf cannot be written.
     """
     reader = _Reader(content)
     manifest = _read_manifest(await reader.line(_LONGEST_MANIFEST))
-    sizes = {each.sha256: each.size_bytes for each in manifest.artifacts}
-    folder = destination / "sha256"
-    await run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
-    for digest, size in sizes.items():
-        await _keep(reader, digest, size, folder)
+    for digest, size in {each.sha256: each.size_bytes for each in manifest.artifacts}.items():
+        await shelving.keep(shelf, reader.file(digest, size))
     await reader.end()
     return Collected(artifacts=manifest.artifacts, skipped=manifest.skipped)
 
@@ -71,36 +65,20 @@ class _Reader:
         data, self._rest = self._rest[:most], self._rest[most:]
         return data
 
+    async def file(self, said: str, size: int) -> AsyncIterator[bytes]:
+        """Yield so many bytes, which must be what was said of them."""
+        found = hashlib.sha256()
+        while size:
+            data = await self.some(min(size, _CHUNK))
+            size -= len(data)
+            found.update(data)
+            yield data
+        if found.hexdigest() != said:
+            raise ProtocolError(f"the server sent {found.hexdigest()}, and said {said}")
+
     async def end(self) -> None:
         if self._rest or await self._content.readany():
             raise ProtocolError("the server sent more than it said")
-
-
-async def _keep(reader: _Reader, digest: str, size: int, folder: Path) -> None:
-    descriptor, name = await run_sync(lambda: tempfile.mkstemp(dir=folder))
-    try:
-        found = hashlib.sha256()
-        async with anyio.wrap_file(os.fdopen(descriptor, "wb")) as file:
-            left = size
-            while left:
-                data = await reader.some(min(left, _CHUNK))
-                found.update(data)
-                await file.write(data)
-                left -= len(data)
-        # By what came, not by what was said of it.
-        await run_sync(_place, name, folder, found.hexdigest(), digest)
-    except BaseException:
-        with anyio.CancelScope(shield=True), contextlib.suppress(FileNotFoundError):
-            await anyio.Path(name).unlink()
-        raise
-
-
-def _place(name: str, folder: Path, digest: str, said: str) -> None:
-    if digest != said:
-        raise ProtocolError(f"the server sent {digest}, and said {said}")
-    target = folder / digest[:2] / digest[2:]
-    target.parent.mkdir(exist_ok=True)
-    os.replace(name, target)
 
 
 def _read_manifest(line: bytes) -> Manifest:

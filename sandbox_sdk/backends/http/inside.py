@@ -6,26 +6,22 @@ What comes from there is hostile: paths are only data, and everything is bounded
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import mimetypes
-import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
-from anyio.to_thread import run_sync
 
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.base import Channel
 from sandbox_sdk.backends.exchanges import Buffer, Exchange, Exchanges
+from sandbox_sdk.backends.http import shelving
 from sandbox_sdk.engine import extract
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxEnded
-from sandbox_sdk.values import MIB, Artifact, Collected, Ended, EndKind
+from sandbox_sdk.values import Artifact, Collected, Ended, EndKind, Shelf
 
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_NAME = 64 * 1024
@@ -95,14 +91,14 @@ class Inside:
             await call.finish(path)
 
     async def collect(
-        self, patterns: Sequence[str], destination: Path, bounds: extract.Bounds | None = None
+        self, patterns: Sequence[str], shelf: Shelf, bounds: extract.Bounds | None = None
     ) -> Collected:
-        """Copy the regular files that match below ``sha256/`` of a folder.
+        """Copy the regular files that match onto a shelf.
 
         Raises:
             SandboxEnded: The sandbox has ended.
             ProtocolError: What came back is no answer.
-            OSError: The folder cannot be written.
+            OSError: The shelf cannot be written.
         """
         limits = bounds or extract.Bounds()
         artifacts: list[Artifact] = []
@@ -113,7 +109,7 @@ class Inside:
             if not why and len(artifacts) >= limits.files:
                 why = f"more than {limits.files} files match"
             if not why:
-                kept = await self._keep(path, destination, left)
+                kept = await self._keep(path, shelf, left)
                 if isinstance(kept, Artifact):
                     artifacts.append(kept)
                     left -= kept.size_bytes
@@ -142,20 +138,27 @@ class Inside:
                 skipped["./"] = error.message
         return found
 
-    async def _keep(self, path: str, destination: Path, left: int) -> Artifact | str:
-        """Copy one file under its digest, or return why it does not leave."""
-        beside = await run_sync(_Beside.open, destination)
+    async def _keep(self, path: str, shelf: Shelf, left: int) -> Artifact | str:
+        """Copy one file, or return why it does not leave."""
         try:
-            async for data in self.read(f"{_WORKSPACE}/{path}"):
-                if beside.size + len(data) > left:
-                    return "larger than what may still be copied"
-                await beside.add(data)
-            return await beside.place(path)
+            digest, size = await shelving.keep(shelf, self._some(path, left))
         except FileError as error:
             return f"cannot be opened: {error.message}"
-        finally:
-            with anyio.CancelScope(shield=True):
-                await run_sync(beside.close)
+        except _TooLarge:
+            return "larger than what may still be copied"
+        return Artifact(
+            path=extract.shown(path),
+            size_bytes=size,
+            sha256=digest,
+            media_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
+        )
+
+    async def _some(self, path: str, left: int) -> AsyncIterator[bytes]:
+        async for data in self.read(f"{_WORKSPACE}/{path}"):
+            left -= len(data)
+            if left < 0:
+                raise _TooLarge
+            yield data
 
     @asynccontextmanager
     async def _call(self, op: str, **what: object) -> AsyncGenerator[_Call]:
@@ -222,57 +225,8 @@ class _Call:
         return await self.buffer.next(stream)
 
 
-class _Beside:
-    """A file that is written beside those it will lie among, under a name of its own."""
-
-    def __init__(self, folder: Path, descriptor: int, name: str) -> None:
-        self.size = 0
-        self._folder = folder
-        self._descriptor = descriptor
-        self._name: str | None = name
-        self._digest = hashlib.sha256()
-        self._waiting = bytearray()
-
-    @classmethod
-    def open(cls, folder: Path) -> _Beside:
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, *tempfile.mkstemp(dir=folder))
-
-    async def add(self, data: bytes) -> None:
-        self.size += len(data)
-        self._waiting += data
-        if len(self._waiting) >= MIB:
-            await run_sync(self._write)
-
-    async def place(self, path: str) -> Artifact:
-        await run_sync(self._place)
-        return Artifact(
-            path=extract.shown(path),
-            size_bytes=self.size,
-            sha256=self._digest.hexdigest(),
-            media_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
-        )
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        if self._name is not None:
-            os.unlink(self._name)
-
-    def _write(self) -> None:
-        self._digest.update(self._waiting)
-        view = memoryview(bytes(self._waiting))
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self._waiting.clear()
-
-    def _place(self) -> None:
-        self._write()
-        os.fsync(self._descriptor)
-        digest = self._digest.hexdigest()
-        target = self._folder / "sha256" / digest[:2] / digest[2:]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._name or "", target)
-        self._name = None
+class _TooLarge(Exception):
+    """A file has more bytes than may still be copied."""
 
 
 def _found(line: bytes) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from sandbox_sdk.backends.sealed import SealedChannel, Trust
 from sandbox_sdk.crypto_utils import sodium
 from sandbox_sdk.crypto_utils.identities import CLIENT, identity
 from sandbox_sdk.crypto_utils.keys import SigningKey, VerifyKey
+from sandbox_sdk.engine import extract
 from sandbox_sdk.engine.worker import subject_of
 from sandbox_sdk.errors import (
     ConfigError,
@@ -43,6 +44,7 @@ from sandbox_sdk.values import (
     SandboxSpec,
     SandboxState,
     SecurityLevel,
+    Shelf,
 )
 
 HANDSHAKE_SECONDS = 60.0
@@ -180,14 +182,18 @@ class SealedHttpBackend(HttpBackend):
         async with self._carrying(id, raw):
             yield channel
 
-    async def collect(self, id: str, patterns: Sequence[str], destination: Path) -> Collected:
+    async def collect(
+        self, id: str, patterns: Sequence[str], destination: Path | Shelf
+    ) -> Collected:
         """Copy files of a workspace into a content-addressed folder while it runs.
 
         Raises:
             StateError: It does not run.
         """
         async with self._inside(id) as inside:
-            return Collected() if inside is None else await inside.collect(patterns, destination)
+            if inside is None:
+                return Collected()
+            return await inside.collect(patterns, extract.shelf_of(destination))
 
     async def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
         """Yield a file of a workspace while it runs."""

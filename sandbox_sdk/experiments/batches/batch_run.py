@@ -19,6 +19,7 @@ from sandbox_sdk.experiments.records.ledger import OPEN_STATES
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.run_folder import read_plan
 from sandbox_sdk.experiments.records.run_record import RunRecord
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.run_result import RunResult, RunStatus, Trial, trial_at
 from sandbox_sdk.experiments.results.tables import write_tables
 from sandbox_sdk.values import AttemptState
@@ -220,11 +221,13 @@ class BatchRun:
         """Write the tables and note the end, as far as anything can be recorded.
 
         In this order: a run whose end is noted has its tables, whenever its process was killed.
+        A sealed run has none: its export makes them.
         """
         try:
             if self._failure is None:
                 ledger = self.run.ledger
-                await anyio.to_thread.run_sync(self._write_tables)
+                if self.run.payloads.key_id is None:
+                    await anyio.to_thread.run_sync(self._write_tables)
                 await self.run.note(
                     "run.finished",
                     status="complete" if ledger.done == len(self.run.plan) else "partial",
@@ -240,13 +243,17 @@ class BatchRun:
             write_tables(self._record)
 
 
-async def record_of(run: OpenRun) -> RunRecord:
+async def record_of(run: OpenRun, seals: Seals) -> RunRecord:
     """Return an open run as results are read from it; its ledger is the run's own.
+
+    Args:
+        run: The run.
+        seals: Seals and signs runs.
 
     Raises:
         StateError: The plan cannot be read.
     """
-    plan = await anyio.to_thread.run_sync(read_plan, run.folder)
+    plan = await anyio.to_thread.run_sync(read_plan, run.folder, run.payloads)
     return RunRecord(
         folder=run.folder,
         id=run.id,
@@ -257,6 +264,8 @@ async def record_of(run: OpenRun) -> RunRecord:
         keys=run.plan.keys,
         samples=[sample.id for sample in run.plan.batch.dataset.samples],
         ledger=run.ledger,
+        payloads=run.payloads,
+        seals=seals,
     )
 
 

@@ -29,17 +29,18 @@ from sandbox_sdk.experiments.budgets.budget_facts import budget_facts
 from sandbox_sdk.experiments.budgets.prices import Prices
 from sandbox_sdk.experiments.budgets.spending import BudgetGate
 from sandbox_sdk.experiments.models.registry import ModelRegistry
-from sandbox_sdk.experiments.records.journal import JOURNAL, scan_events
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.run_folder import (
     find_run,
     find_runs,
+    key_id,
     lock_plan,
     read_plan,
     runs_of_plan,
 )
 from sandbox_sdk.experiments.records.run_info import RunInfo, run_info
 from sandbox_sdk.experiments.records.run_record import RunRecord, read_run
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.run_result import RunResult
 from sandbox_sdk.parse import fault
 from sandbox_sdk.policies import Admission, Purse
@@ -74,6 +75,7 @@ class Batches:
         admission: Says when one may start.
         concurrency: The places among the models' callers.
         purse: Says whether models may be paid for.
+        seals: Seals and signs runs.
     """
 
     runs_dir: Path
@@ -83,6 +85,7 @@ class Batches:
     admission: Admission
     concurrency: Concurrency
     purse: Purse | None = None
+    seals: Seals = attrs.field(factory=Seals)
 
     async def plan(self, config: Mapping[str, object], choice: Choice) -> Plan:
         """Return the plan of a batch, checked as far as can be without running anything.
@@ -120,20 +123,23 @@ class Batches:
             SandboxNotFound: There is no run of the id that was chosen.
             ConfigError: The run that was chosen is of another plan.
             SandboxBusy: Another live process drives it.
+            KeyNotFound: It is sealed, or may be, and its key is not here.
+            IntegrityError: It is sealed, and something of it was changed.
             StateError: It cannot be read or written.
         """
+        marks = await anyio.to_thread.run_sync(self._marks, plan, choice)
         # Two calls with the same plan at the same time must not both find no run and begin one.
-        lock = await anyio.to_thread.run_sync(lock_plan, self.runs_dir, plan.digest)
+        lock = await anyio.to_thread.run_sync(lock_plan, self.runs_dir, marks[-1])
         try:
-            found = await anyio.to_thread.run_sync(self._find, plan, choice)
+            found = await anyio.to_thread.run_sync(self._find, plan, choice, marks)
             if found is not None and self._is_finished(found, choice):
                 said = f'this is the run {found.id}, which is finished; run="new" starts another'
                 return Opened(result=result_of(found, kept=found.ledger.done, notices=(said,)))
-            redactor, owner = self.models.redactor, self.owner
             if found is None:
-                run = await OpenRun.create(self.runs_dir, new_id("run"), plan, redactor, owner)
+                run = await self._create(plan, marks[-1])
             else:
-                run = await OpenRun.resume(found.folder, plan, redactor, owner)
+                redactor, owner = self.models.redactor, self.owner
+                run = await OpenRun.resume(found.folder, found.payloads, plan, redactor, owner)
         finally:
             os.close(lock)
         gate = BudgetGate(Budget(plan.batch.budget, _prices(plan.batch)), self.purse, plan.metadata)
@@ -144,6 +150,18 @@ class Batches:
         except BaseException:
             await run.aclose()
             raise
+
+    async def _create(self, plan: Plan, mark: str) -> OpenRun:
+        run, seals = new_id("run"), self.seals
+        return await OpenRun.create(
+            self.runs_dir,
+            run,
+            plan,
+            self.models.redactor,
+            self.owner,
+            payloads=await anyio.to_thread.run_sync(seals.for_new, run, _levels(plan)),
+            mark=mark,
+        )
 
     async def _batch_run(
         self, run: OpenRun, gate: BudgetGate, choice: Choice, *, resumed: bool
@@ -168,7 +186,7 @@ class Batches:
             notices = (f"continued {run.id}: {run.kept:,} trials kept, {left:,} to do",)
         return BatchRun(
             run,
-            await record_of(run),
+            await record_of(run, self.seals),
             TrialRunner(run, self.models, places, gate=gate, scoring=scoring),
             gate,
             notices=notices,
@@ -186,7 +204,8 @@ class Batches:
         return await anyio.to_thread.run_sync(self._preview, plan, choice)
 
     def _preview(self, plan: Plan, choice: Choice) -> BatchPreview:
-        found, source = self._find(plan, choice), self._source(plan, choice)
+        found = self._find(plan, choice, self._marks(plan, choice))
+        source = self._source(plan, choice)
         prices = _prices(plan.batch)
         return preview(plan, found, source, self.models, prices, retry_failed=choice.retry_failed)
 
@@ -195,9 +214,11 @@ class Batches:
 
         Raises:
             SandboxNotFound: There is none of this id.
+            KeyNotFound: It is sealed, and its key is not here.
+            IntegrityError: It is sealed, and something of it was changed.
             StateError: Its folder is damaged.
         """
-        return result_of(read_run(find_run(self.runs_dir, run)))
+        return result_of(read_run(find_run(self.runs_dir, run), self.seals))
 
     def every(self) -> list[RunInfo]:
         """Return all runs, oldest first. Reads the disk."""
@@ -206,21 +227,26 @@ class Batches:
     def _source(self, plan: Plan, choice: Choice) -> Source | None:
         if choice.reuse is None:
             return None
-        return Source(read_run(find_run(self.runs_dir, choice.reuse)), plan.keys)
+        return Source(read_run(find_run(self.runs_dir, choice.reuse), self.seals), plan.keys)
 
-    def _find(self, plan: Plan, choice: Choice) -> RunRecord | None:
+    def _marks(self, plan: Plan, choice: Choice) -> tuple[str, ...]:
+        """Return what the plan's runs may be found by, that of a new one last."""
+        return self.seals.marks(plan.digest, _levels(plan), every=choice.run is None)
+
+    def _find(self, plan: Plan, choice: Choice, marks: tuple[str, ...]) -> RunRecord | None:
         """Return the run to go on with, if there is one. Reads the disk."""
         if choice.run == NEW:
             return None
         if choice.run is not None:
             folder = find_run(self.runs_dir, choice.run)
-            if (told := read_plan(folder))["digest"] != plan.digest:
+            payloads = self.seals.of(folder.name, key_id(folder))
+            if (told := read_plan(folder, payloads))["digest"] != plan.digest:
                 raise fault("run", f"{choice.run} is of another plan: {_difference(told, plan)}")
-        elif folders := runs_of_plan(self.runs_dir, plan.digest):
+        elif folders := runs_of_plan(self.runs_dir, marks):
             folder = folders[-1]
         else:
             return None
-        record = read_run(folder)
+        record = read_run(folder, self.seals)
         if record.live:
             raise SandboxBusy(
                 f"the run {record.id} of this plan is being driven by another process or call; "
@@ -237,6 +263,11 @@ class Batches:
         return ledger.finished and ledger.done == len(record.keys) and not failed
 
 
+def _levels(plan: Plan) -> set[str]:
+    """Return the security levels of a plan's sandboxes."""
+    return {ready.spec.security_level for ready in plan.ready}
+
+
 def _prices(batch: BatchConfig) -> Prices:
     """Return the prices of all conditions; those of the last one count where two differ."""
     table: dict[str, Any] = {}
@@ -249,8 +280,7 @@ def _restore(budget: Budget, run: OpenRun) -> None:
     """Let a budget know what was spent on a run before. Reads the disk."""
     labels = [ready.condition.label for ready in run.plan.ready]
     conditions = {key: labels[index % len(labels)] for index, key in enumerate(run.plan.keys)}
-    events = (placed.event for placed in scan_events(run.folder / JOURNAL))
-    budget.restore(budget_facts(events, conditions))
+    budget.restore(budget_facts(run.events(), conditions))
 
 
 def _difference(told: Mapping[str, Any], plan: Plan) -> str:

@@ -24,7 +24,6 @@ from sandbox_sdk.experiments.models.registry import ModelRegistry
 from sandbox_sdk.experiments.records.ledger import GRADER
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
-from sandbox_sdk.experiments.records.run_record import event_at
 from sandbox_sdk.experiments.results.outcome import Outcome, Stopped
 from sandbox_sdk.experiments.scorers.graded import graders_of
 
@@ -83,7 +82,7 @@ class Grading:
         """
         if (start := self._run.ledger.graded.get(key)) is None:
             return None
-        event = await anyio.to_thread.run_sync(event_at, self._run.journal.path, start)
+        event = await anyio.to_thread.run_sync(self._run.event_at, start)
         return output_of(event.data)
 
     @asynccontextmanager

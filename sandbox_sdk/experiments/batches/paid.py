@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio.to_thread
 import attrs
 
 from sandbox_sdk.experiments.models.base import ModelOutput, ToolUse
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.records.recorder import Recorder
-from sandbox_sdk.experiments.records.run_record import event_at
 from sandbox_sdk.experiments.usage import TokenUsage
 
 log = logging.getLogger("sandbox_sdk.experiments")
@@ -41,12 +40,12 @@ class PaidAnswers:
     After the first call that differs none is given: what follows is another conversation.
 
     Args:
-        journal: Where they are recorded.
+        read: Returns the event at a place of the journal; blocks on the disk.
         known: Number of the call -> digest of its request, and where its answer stands.
     """
 
-    def __init__(self, journal: Path, known: Mapping[int, tuple[str, int]]) -> None:
-        self._journal = journal
+    def __init__(self, read: Callable[[int], Event], known: Mapping[int, tuple[str, int]]) -> None:
+        self._read = read
         self._known = dict(known)
 
     async def answer(self, call: int, request: str, recorder: Recorder) -> Paid | None:
@@ -63,7 +62,7 @@ class PaidAnswers:
             log.warning("replay.diverged", extra={"call": call, "request": request})
             recorder.note("replay.diverged", call=call, expected=expected, request=request)
             return None
-        event = await anyio.to_thread.run_sync(event_at, self._journal, start)
+        event = await anyio.to_thread.run_sync(self._read, start)
         data = event.data
         return Paid(output=output_of(data), duration=data["duration"], at=event.time)
 

@@ -15,9 +15,9 @@ from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.batches.datasets import to_json
 from sandbox_sdk.experiments.batches.plan import PlannedTrial
 from sandbox_sdk.experiments.batches.scoring import Scoring
-from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.artifacts import artifact_path, read_artifact, store_pieces
 from sandbox_sdk.experiments.records.digests import digest
-from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.records.run_folder import read_samples
@@ -42,7 +42,9 @@ class Source:
             for index, key in enumerate(record.keys)
             if key in wanted and record.ledger.row(index).state in COUNTED
         }
-        self._samples = {row["id"]: digest(row) for row in read_samples(record.folder)}
+        self._samples = {
+            row["id"]: digest(row) for row in read_samples(record.folder, record.payloads)
+        }
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -71,7 +73,7 @@ class Source:
         """
         index = self._places[trial.key]
         events = await anyio.to_thread.run_sync(self._read, index)
-        await anyio.to_thread.run_sync(self._copy_artifacts, events, run.folder)
+        await anyio.to_thread.run_sync(self._copy_artifacts, events, run)
         recorder = run.recorder(trial, run.ledger.row(trial.index).attempts + 1)
         known = self._verdicts(trial)
         verdicts: dict[str, dict[str, Any]] = {}
@@ -113,14 +115,19 @@ class Source:
     def _stored(self, identity: str) -> Mapping[str, Any]:
         return self.record.stored(identity).data
 
-    def _copy_artifacts(self, events: list[Event], folder: Path) -> None:
+    def _copy_artifacts(self, events: list[Event], run: OpenRun) -> None:
+        theirs, ours = self.record.payloads, run.payloads
         for sha256 in _artifacts(events):
-            source = artifact_path(self.record.folder, sha256)
-            target = artifact_path(folder, sha256)
+            source = artifact_path(self.record.folder, sha256, theirs)
+            target = artifact_path(run.folder, sha256, ours)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                if not target.exists():
+                if target.exists():
+                    continue
+                if theirs.key_id is ours.key_id is None:
                     _link(source, target)
+                else:
+                    store_pieces(target, read_artifact(self.record.folder, sha256, theirs), ours)
             except OSError as error:
                 raise StateError(
                     f"the artifact {source} cannot be taken over: {error.strerror or error}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -11,7 +10,7 @@ import anyio.to_thread
 from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.batches.graders import Grading
 from sandbox_sdk.experiments.batches.plan import PlannedTrial
-from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.artifacts import read_artifact
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.scorers import Score, Scorer, Submission, scored
@@ -61,7 +60,7 @@ class Scoring:
             return
         artifacts: dict[str, bytes] = {}
         if recorder.collected:
-            artifacts = await anyio.to_thread.run_sync(_read, self._run.folder, recorder.collected)
+            artifacts = await anyio.to_thread.run_sync(_read, self._run, recorder.collected)
             if left_out := [a["path"] for a in recorder.collected if a["path"] not in artifacts]:
                 shown = ", ".join(map(repr, left_out[:5])) + ", ..." * (len(left_out) > 5)
                 said = f"artifacts of more than {_LARGEST_ARTIFACTS // MIB} MiB together"
@@ -80,7 +79,7 @@ class Scoring:
             recorder.note("score", **score.to_json())
 
 
-def _read(folder: Path, collected: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+def _read(run: OpenRun, collected: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """Return the files that an attempt declared, as far as they fit into memory."""
     found: dict[str, bytes] = {}
     left = _LARGEST_ARTIFACTS
@@ -89,7 +88,8 @@ def _read(folder: Path, collected: Sequence[Mapping[str, Any]]) -> dict[str, byt
         if left < 0:
             break  # the largest are left out, so that one cannot crowd out all others
         try:
-            found[artifact["path"]] = artifact_path(folder, artifact["sha256"]).read_bytes()
+            pieces = read_artifact(run.folder, artifact["sha256"], run.payloads)
+            found[artifact["path"]] = b"".join(pieces)
         except OSError as error:
             raise StateError(
                 f"the artifact {artifact['path']!r} cannot be read: {error.strerror or error}",

@@ -160,6 +160,7 @@ class TrialRunner:
             wrap=ticket.queue if ticket else None,
             past=self._run.past(trial),
             gate=self._gate,
+            payloads=self._run.payloads,
         )
         outcome: Outcome | None = None
         with anyio.move_on_after(self._gate.budget.seconds_left if self._gate else None):

@@ -12,7 +12,7 @@ from sandbox_sdk.experiments.budgets.accounts import Amount
 from sandbox_sdk.experiments.budgets.cost import Cost
 from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
 from sandbox_sdk.experiments.budgets.reservations import Settled, settled
-from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.usage import TokenUsage
 from sandbox_sdk.values import AttemptState
 

@@ -8,10 +8,9 @@ line torn by a crash is ignored on reading; damage anywhere else is an error.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +19,13 @@ import anyio.to_thread
 import attrs
 
 from sandbox_sdk.durable import sync_folder
-from sandbox_sdk.errors import SandboxBusy, StateError
+from sandbox_sdk.errors import IntegrityError, SandboxBusy, StateError
+from sandbox_sdk.experiments.records.events import Event, halves, read_line, write_line
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.records.run_lease import RunLease
 
 JOURNAL = "events.jsonl"
-
-
-# Any: an event's data is JSON, whose shape its type decides.
-@attrs.frozen(kw_only=True)
-class Event:
-    """One line of the journal.
-
-    Attributes:
-        seq: Its number in the journal, from 1 without gaps.
-        time: Seconds since the epoch.
-        monotonic: Seconds of a clock that never steps back.
-        type: What happened, for example ``model.requested``.
-        run: The run's id.
-        trial: The trial's key, where it is about one.
-        attempt: The attempt's number, where it is about one.
-        data: What else there is to say, as JSON.
-    """
-
-    seq: int
-    time: float
-    monotonic: float
-    type: str
-    run: str
-    trial: str | None = None
-    attempt: int | None = None
-    data: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
-
-    def to_line(self) -> bytes:
-        """Return the event as one line of JSON in ASCII."""
-        fields = {name: getattr(self, name) for name in _NAMES}
-        return _ENCODER.encode(fields).encode("ascii") + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Event:
-        """Return the event that a line holds; fields a newer version added are ignored.
-
-        Raises:
-            ValueError: The line holds none.
-        """
-        try:
-            match json.loads(line):
-                case {
-                    "seq": int(),
-                    "time": int() | float(),
-                    "monotonic": int() | float(),
-                    "type": str(),
-                    "run": str(),
-                    "trial": str() | None,
-                    "attempt": int() | None,
-                    "data": dict(),
-                } as fields:
-                    return cls(**{name: fields[name] for name in _NAMES})
-                case _:
-                    raise ValueError("not an event")
-        except RecursionError:
-            raise ValueError("nested too deep") from None
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_NAMES = tuple(field.name for field in attrs.fields(Event))
 
 
 Durable = Callable[[Event, int, int], None]
@@ -103,6 +44,7 @@ class Journal:
         run: The run's id.
         redactor: Removes secrets.
         descriptor: The file, open for appending.
+        payloads: Keeps what the events hold.
         lease: The right to write it.
         size: Bytes it has.
         events: Events it has.
@@ -115,6 +57,7 @@ class Journal:
         redactor: Redactor,
         descriptor: int,
         *,
+        payloads: Payloads = PLAIN,
         lease: RunLease | None = None,
         size: int = 0,
         events: int = 0,
@@ -124,6 +67,7 @@ class Journal:
         self.on_durable: Durable | None = None
         self._redactor = redactor
         self._descriptor = descriptor
+        self._payloads = payloads
         self._lease = lease
         self._size = size
         self._count = self._durable = events
@@ -138,6 +82,7 @@ class Journal:
         run: str,
         redactor: Redactor,
         *,
+        payloads: Payloads = PLAIN,
         lease: RunLease | None = None,
         size: int = 0,
         events: int = 0,
@@ -148,6 +93,7 @@ class Journal:
             path: The file.
             run: The run's id.
             redactor: Removes secrets.
+            payloads: Keeps what the events hold.
             lease: The right to write it, looked at before each write.
             size: Bytes of it that are good, as ``scan_events`` told; what follows is cut off.
             events: How many events these hold.
@@ -156,7 +102,16 @@ class Journal:
             StateError: It cannot be opened.
         """
         descriptor = await anyio.to_thread.run_sync(_open, path, size)
-        return cls(path, run, redactor, descriptor, lease=lease, size=size, events=events)
+        return cls(
+            path,
+            run,
+            redactor,
+            descriptor,
+            payloads=payloads,
+            lease=lease,
+            size=size,
+            events=events,
+        )
 
     @property
     def failure(self) -> StateError | SandboxBusy | None:
@@ -184,11 +139,11 @@ class Journal:
             attempt=attempt,
             data=data,
         )
-        line = event.to_line()
-        if self._redactor.finds(line):
+        texts = halves(event, self._payloads)
+        if any(map(self._redactor.finds, texts)):
             event = attrs.evolve(event, data=self._redactor.value(data))
-            line = event.to_line()
-        self._pending.append((event, line))
+            texts = halves(event, self._payloads)
+        self._pending.append((event, write_line(texts, self._payloads)))
         self._count += 1
         return event
 
@@ -266,10 +221,15 @@ class Placed:
     end: int
 
 
-def scan_events(path: Path) -> Iterator[Placed]:
+def scan_events(path: Path, payloads: Payloads = PLAIN) -> Iterator[Placed]:
     """Yield the events of a journal one by one; a last line torn by a crash is left out.
 
+    Args:
+        path: The journal.
+        payloads: Keeps what its events hold.
+
     Raises:
+        IntegrityError: It is sealed, and an event was changed, moved or is another run's.
         StateError: It cannot be read, or is damaged anywhere but at its end.
     """
     bad = count = start = 0
@@ -280,7 +240,9 @@ def scan_events(path: Path) -> Iterator[Placed]:
                     return  # its write did not finish
                 end = start + len(line)
                 try:
-                    event = Event.from_line(line)
+                    event = read_line(line, payloads)
+                except IntegrityError as error:
+                    raise _changed(path, f"event {number}", error) from error
                 except ValueError:
                     bad, start = bad or number, end
                     continue
@@ -298,13 +260,62 @@ def scan_events(path: Path) -> Iterator[Placed]:
         raise _state_error("read", path, error) from error
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path, payloads: Payloads = PLAIN) -> list[Event]:
     """Return the events of a journal; a last line torn by a crash is left out.
 
     Raises:
+        IntegrityError: It is sealed, and an event was changed, moved or is another run's.
         StateError: It cannot be read, or is damaged anywhere but at its end.
     """
-    return [placed.event for placed in scan_events(path)]
+    return [placed.event for placed in scan_events(path, payloads)]
+
+
+def event_at(path: Path, start: int, payloads: Payloads = PLAIN) -> Event:
+    """Return the event whose line begins at a place of the journal. Reads the disk.
+
+    Raises:
+        IntegrityError: It is sealed, and was changed, moved or is another run's.
+        StateError: There is none.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return read_line(file.readline(), payloads)
+    except IntegrityError as error:
+        raise _changed(path, f"the event at byte {start}", error) from error
+    except (OSError, ValueError) as error:
+        raise StateError(f"the journal {path} cannot be read at byte {start}: {error}") from error
+
+
+def events_between(
+    path: Path, start: int, end: int, trial: str, payloads: Payloads = PLAIN
+) -> Iterator[Event]:
+    """Yield the events of a trial that stand between two places of the journal. Reads the disk.
+
+    Raises:
+        IntegrityError: It is sealed, and an event was changed, moved or is another run's.
+        StateError: It cannot be read.
+    """
+    mark = f'"trial":"{payloads.name(trial)}"'.encode()
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while start < end and (line := file.readline()):
+                # Others' events stand between: most are left out without reading them.
+                if mark in line and (event := read_line(line, payloads)).trial == trial:
+                    yield event
+                start += len(line)
+    except IntegrityError as error:
+        raise _changed(path, f"the event at byte {start}", error) from error
+    except OSError as error:
+        raise _state_error("read", path, error) from error
+
+
+def _changed(path: Path, what: str, error: IntegrityError) -> IntegrityError:
+    return IntegrityError(
+        f"the journal {path} was changed at {what}: {error.message}; restore the file from a copy",
+        path=str(path),
+    )
 
 
 def _open(path: Path, size: int) -> int:

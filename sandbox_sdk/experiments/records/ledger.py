@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from sandbox_sdk.experiments.budgets.cost import Cost, total_cost
-from sandbox_sdk.experiments.records.journal import Event
+from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.values import COUNTED, AttemptState
 
 GRADER = "grader"

@@ -10,8 +10,9 @@ import anyio
 import anyio.to_thread
 
 from sandbox_sdk.experiments.provenance import environment
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.redaction import plain
-from sandbox_sdk.experiments.records.run_folder import LOCK, read_json, write_lock
+from sandbox_sdk.experiments.records.run_folder import read_lock, write_lock
 
 _SCHEMA = 1
 
@@ -24,6 +25,7 @@ class Lock:
         folder: The run's folder.
         models: Label of a condition -> its model.
         settings: How the run goes about it; no part of any trial's key.
+        payloads: Keeps it.
     """
 
     def __init__(
@@ -31,10 +33,12 @@ class Lock:
         folder: Path,
         models: Mapping[str, str | None],
         settings: Mapping[str, Any] | None = None,
+        payloads: Payloads = PLAIN,
     ) -> None:
         self.drift: dict[str, list[Any]] = {}
         self._folder = folder
         self._settings = settings
+        self._payloads = payloads
         self._lock: dict[str, Any] = {}
         self._conditions: dict[str, dict[str, Any]] = {
             label: {"model": model} for label, model in models.items()
@@ -51,9 +55,9 @@ class Lock:
 
     def _open(self) -> None:
         now = environment()
-        path = self._folder / LOCK
-        if path.exists():
-            self._lock = read_json(path)
+        before = read_lock(self._folder, self._payloads)
+        if before is not None:
+            self._lock = before
             self.drift = _drift(self._lock.get("environment", {}), now)
             self._conditions |= self._lock.get("conditions", {})
         self._lock = {"schema": _SCHEMA, "environment": now, **self._lock}
@@ -61,7 +65,7 @@ class Lock:
             self._lock["drift"] = {**self._lock.get("drift", {}), **self.drift}
         if self._settings is not None:
             self._lock |= {"conditions": self._conditions, "settings": self._settings}
-            write_lock(self._folder, self._lock)
+            write_lock(self._folder, self._lock, self._payloads)
 
     async def sandbox_ready(
         self,
@@ -85,7 +89,8 @@ class Lock:
             self._lock |= {"sandbox": sandbox, "model": known.get("model")}
         async with self._writing:
             # A copy: more may become known while the thread writes.
-            await anyio.to_thread.run_sync(write_lock, self._folder, plain(self._lock))
+            lock = plain(self._lock)
+            await anyio.to_thread.run_sync(write_lock, self._folder, lock, self._payloads)
 
 
 def _drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import anyio.to_thread
 
 from sandbox_sdk.experiments.batches.paid import PaidAnswers
 from sandbox_sdk.experiments.batches.plan import Plan, PlannedTrial
-from sandbox_sdk.experiments.records.journal import JOURNAL, Event, Journal
+from sandbox_sdk.experiments.records.events import Event
+from sandbox_sdk.experiments.records.journal import JOURNAL, Journal, event_at, scan_events
 from sandbox_sdk.experiments.records.ledger import Ledger
 from sandbox_sdk.experiments.records.lock import Lock
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.records.run_folder import create_run
@@ -29,6 +32,7 @@ class OpenRun:
         id: The run's id.
         folder: Its folder.
         plan: What is to be done.
+        payloads: Keeps what it holds.
         journal: Its journal.
         ledger: How each trial stands, as far as it is on the disk.
         lock: What it is done with.
@@ -39,6 +43,7 @@ class OpenRun:
     def __init__(
         self,
         folder: Path,
+        payloads: Payloads,
         plan: Plan,
         journal: Journal,
         ledger: Ledger,
@@ -49,6 +54,7 @@ class OpenRun:
     ) -> None:
         self.id = folder.name
         self.folder = folder
+        self.payloads = payloads
         self.plan = plan
         self.journal = journal
         self.ledger = ledger
@@ -58,6 +64,7 @@ class OpenRun:
             folder,
             {ready.condition.label: ready.condition.config.model for ready in plan.ready},
             None if one_sandbox else plan.batch.to_json(),
+            payloads,
         )
         self._lease = lease
         self._library = set(ledger.stored)
@@ -73,6 +80,8 @@ class OpenRun:
         owner: Owner,
         *,
         sandbox_id: str | None = None,
+        payloads: Payloads = PLAIN,
+        mark: str = "",
     ) -> OpenRun:
         """Make a run's folder with its plan and open it.
 
@@ -83,21 +92,27 @@ class OpenRun:
             redactor: Removes secrets from all that is written.
             owner: Who drives it.
             sandbox_id: The sandbox that all of it is done in, if it is one.
+            payloads: Keeps what it holds.
+            mark: What the plan is found by; by default its digest.
 
         Raises:
             StateError: It cannot be written.
         """
         folder = await anyio.to_thread.run_sync(
-            create_run, runs_dir, run, plan, sandbox_id, redactor
+            create_run, runs_dir, run, plan, sandbox_id, redactor, payloads, mark
         )
-        return await cls._open(folder, plan, redactor, owner, one_sandbox=sandbox_id is not None)
+        one = sandbox_id is not None
+        return await cls._open(folder, payloads, plan, redactor, owner, one_sandbox=one)
 
     @classmethod
-    async def resume(cls, folder: Path, plan: Plan, redactor: Redactor, owner: Owner) -> OpenRun:
+    async def resume(
+        cls, folder: Path, payloads: Payloads, plan: Plan, redactor: Redactor, owner: Owner
+    ) -> OpenRun:
         """Take a run that nobody drives, and note that it goes on.
 
         Args:
             folder: Its folder.
+            payloads: Keeps what it holds, as it began.
             plan: What was to be done, worked out anew.
             redactor: Removes secrets from all that is written.
             owner: Who drives it now.
@@ -106,7 +121,7 @@ class OpenRun:
             SandboxBusy: A live process drives it.
             StateError: It cannot be read or written, or is damaged.
         """
-        run = await cls._open(folder, plan, redactor, owner, one_sandbox=False)
+        run = await cls._open(folder, payloads, plan, redactor, owner, one_sandbox=False)
         try:
             run.journal.append(
                 "run.resumed",
@@ -123,23 +138,33 @@ class OpenRun:
 
     @classmethod
     async def _open(
-        cls, folder: Path, plan: Plan, redactor: Redactor, owner: Owner, *, one_sandbox: bool
+        cls,
+        folder: Path,
+        payloads: Payloads,
+        plan: Plan,
+        redactor: Redactor,
+        owner: Owner,
+        *,
+        one_sandbox: bool,
     ) -> OpenRun:
         lease = await anyio.to_thread.run_sync(take, folder, owner)
         journal: Journal | None = None
         try:
             ledger = Ledger(plan.keys, plan.index)
-            ledger, created = await anyio.to_thread.run_sync(scan, folder, ledger)
+            ledger, created = await anyio.to_thread.run_sync(scan, folder, ledger, payloads)
             ledger.close()  # what ran under an earlier driver ended with it
             journal = await Journal.open(
                 folder / JOURNAL,
                 folder.name,
                 redactor,
+                payloads=payloads,
                 lease=lease,
                 size=ledger.size,
                 events=ledger.events,
             )
-            run = cls(folder, plan, journal, ledger, lease, created, one_sandbox=one_sandbox)
+            run = cls(
+                folder, payloads, plan, journal, ledger, lease, created, one_sandbox=one_sandbox
+            )
             await run.lock.open()
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -156,7 +181,25 @@ class OpenRun:
     def past(self, trial: PlannedTrial) -> PaidAnswers | None:
         """Return the answers bought for a trial by attempts that are over, if there are any."""
         paid = self.ledger.unfinished(trial.index).paid
-        return PaidAnswers(self.folder / JOURNAL, paid) if paid else None
+        return PaidAnswers(self.event_at, paid) if paid else None
+
+    def event_at(self, start: int) -> Event:
+        """Return the event whose line begins at a place of the journal. Reads the disk.
+
+        Raises:
+            IntegrityError: It was changed.
+            StateError: There is none.
+        """
+        return event_at(self.folder / JOURNAL, start, self.payloads)
+
+    def events(self) -> Iterator[Event]:
+        """Yield all that is in the journal by now. Reads the disk.
+
+        Raises:
+            IntegrityError: Something of it was changed.
+            StateError: It cannot be read.
+        """
+        return (placed.event for placed in scan_events(self.folder / JOURNAL, self.payloads))
 
     async def note(self, type: str, **data: Any) -> Event:
         """Note an event about the run as a whole, durable on return.

@@ -10,6 +10,10 @@
 - ``events.jsonl``: what happened, the only truth;
 - ``artifacts/sha256/ab/cdef...``: bytes by their digest;
 - ``outcomes.csv``, ``trials.csv``, ``trials.jsonl``: tables, made from the above.
+
+In a sealed run the artifacts lie in ``artifacts/sealed`` by a keyed digest, there are no tables,
+and of the others only ``lease.json`` is as in a plain one. Of ``plan.json`` and ``events.jsonl`` a
+part is readable, of the rest nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +21,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from sandbox_sdk.durable import sync_folder, write_durably, write_stream_durably
-from sandbox_sdk.errors import SandboxNotFound, StateError
+from sandbox_sdk.errors import IntegrityError, SandboxNotFound, StateError
 from sandbox_sdk.experiments.batches.datasets import to_json
 from sandbox_sdk.experiments.batches.plan import Plan
 from sandbox_sdk.experiments.provenance import sdk_version
 from sandbox_sdk.experiments.records.digests import canonical_json
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads, seal_json, unseal_json
 from sandbox_sdk.experiments.records.redaction import Redactor
 
 PLAN, LOCK, KEYS, SAMPLES = "plan.json", "lock.json", "trials.txt", "samples.jsonl"
@@ -38,7 +42,13 @@ _BY_PLAN = ".plans"
 
 # Any: plan and lock are JSON files, shown and copied as they are.
 def create_run(
-    runs_dir: Path, run: str, plan: Plan, sandbox_id: str | None, redactor: Redactor
+    runs_dir: Path,
+    run: str,
+    plan: Plan,
+    sandbox_id: str | None,
+    redactor: Redactor,
+    payloads: Payloads = PLAIN,
+    mark: str = "",
 ) -> Path:
     """Make a run's folder with its plan, durable on return. Blocks on the disk.
 
@@ -48,6 +58,8 @@ def create_run(
         plan: What is to be done.
         sandbox_id: The sandbox that all of it is done in, if it is one.
         redactor: Removes secrets from what is written.
+        payloads: Keeps what is written.
+        mark: What the plan is found by; by default its digest.
 
     Raises:
         StateError: It cannot be written.
@@ -58,25 +70,38 @@ def create_run(
         folder.mkdir(mode=0o700)
         sync_folder(folder.parent)
         if sandbox_id is None:
-            write_durably(folder / KEYS, "".join(f"{key}\n" for key in plan.keys).encode())
+            _write(folder, KEYS, (f"{key}\n".encode() for key in plan.keys), payloads)
             if plan.batch.has_dataset:
-                write_stream_durably(folder / SAMPLES, partial(_write_samples, plan))
-            mark = runs_dir / _BY_PLAN / plan.digest
-            mark.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (mark / run).touch()
+                rows = map(to_json, plan.batch.dataset.samples)
+                _write(folder, SAMPLES, (canonical_json(row) + b"\n" for row in rows), payloads)
+            place = runs_dir / _BY_PLAN / (mark or plan.digest)
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (place / run).touch()
     except OSError as error:
         raise StateError(
             f"the run's folder {folder} cannot be made: {error.strerror or error}; free space, or "
             "correct the permissions of the state folder",
             errno=error.errno,
         ) from error
-    write_json(folder / PLAN, redactor.value(_plan_json(run, plan, sandbox_id)))
+    told = redactor.value(_plan_json(run, plan, sandbox_id))
+    write_json(folder / PLAN, seal_json(payloads, PLAN, told, open=_head(told)))
     return folder
 
 
-def _write_samples(plan: Plan, file: IO[bytes]) -> None:
-    for sample in plan.batch.dataset.samples:
-        file.write(canonical_json(to_json(sample)) + b"\n")
+def _write(folder: Path, name: str, pieces: Iterable[bytes], payloads: Payloads) -> None:
+    kept = payloads.seal_pieces(pieces, name)
+    write_stream_durably(folder / name, lambda file: file.writelines(kept))
+
+
+def _head(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a plan stays readable without the key: what ``run_info`` tells of a run."""
+    same = {name: plan[name] for name in ("schema", "run", "sdk", "sandbox", "planned")}
+    models = [each["config"].get("model") for each in plan["conditions"]]
+    return {
+        **same,
+        "name": plan["config"].get("name"),
+        "models": list(dict.fromkeys(model for model in models if model)),
+    }
 
 
 def _plan_json(run: str, plan: Plan, sandbox_id: str | None) -> dict[str, Any]:
@@ -114,55 +139,105 @@ def _plan_json(run: str, plan: Plan, sandbox_id: str | None) -> dict[str, Any]:
     }
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """Return a run's plan. Reads the disk.
+def read_head(folder: Path) -> dict[str, Any]:
+    """Return what of a run's plan everybody can read. Reads the disk.
 
     Raises:
         StateError: The folder is no run's, or is damaged.
     """
     plan = read_json(folder / PLAN)
     match plan:
-        case {"run": str(), "sdk": str(), "config": dict(), "planned": int(), "conditions": [*_]}:
+        case {"run": str(), "planned": int(), "key": str(), "models": [*_], "name": _}:
             return plan
+        case {"run": str(), "sdk": str(), "config": dict(), "planned": int(), "conditions": [*_]}:
+            return {**plan, **_head(plan)}
         case _:
             raise StateError(f"{folder / PLAN} is no run's plan; restore it from a copy")
 
 
-def read_keys(folder: Path, plan: Mapping[str, Any]) -> list[str]:
+def key_id(folder: Path) -> str | None:
+    """Return the id of the key that a run is sealed with; ``None`` if it is not. Reads the disk.
+
+    Raises:
+        StateError: The folder is no run's, or is damaged.
+    """
+    found: str | None = read_head(folder).get("key")
+    return found
+
+
+def read_plan(folder: Path, payloads: Payloads = PLAIN) -> dict[str, Any]:
+    """Return a run's plan. Reads the disk.
+
+    Raises:
+        IntegrityError: It is sealed, and was changed.
+        StateError: The folder is no run's, or is damaged.
+    """
+    path = folder / PLAN
+    plan = unseal_json(payloads, PLAN, read_json(path), path=path)
+    match plan:
+        case {"run": str(), "sdk": str(), "config": dict(), "planned": int(), "conditions": [*_]}:
+            return plan
+        case _:
+            raise StateError(f"{path} is no run's plan; restore it from a copy")
+
+
+def read_keys(folder: Path, plan: Mapping[str, Any], payloads: Payloads = PLAIN) -> list[str]:
     """Return the keys of a run's trials in order. Reads the disk.
 
     Raises:
+        IntegrityError: They are sealed, and were changed.
         StateError: They cannot be read.
     """
     if plan["trial"]:
         return [plan["trial"]]
-    try:
-        return (folder / KEYS).read_text().split()
-    except OSError as error:
-        raise StateError(
-            f"{folder / KEYS} cannot be read: {error.strerror or error}", errno=error.errno
-        ) from error
+    return b"".join(read_file(folder, KEYS, payloads)).decode().split()
 
 
-def read_samples(folder: Path) -> Iterator[dict[str, Any]]:
+def read_samples(folder: Path, payloads: Payloads = PLAIN) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run's dataset; none if it has no dataset. Reads the disk.
 
     Raises:
+        IntegrityError: They are sealed, and were changed.
         StateError: They cannot be read, or are damaged.
     """
     path = folder / SAMPLES
     if not path.exists():
         return
     try:
+        for line in _lines(read_file(folder, SAMPLES, payloads)):
+            yield json.loads(line)
+    except IntegrityError:
+        raise
+    except ValueError as error:
+        raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
+
+
+def read_file(folder: Path, name: str, payloads: Payloads = PLAIN) -> Iterator[bytes]:
+    """Yield the content of a file that a run keeps whole. Reads the disk.
+
+    Raises:
+        IntegrityError: It is sealed, and was changed.
+        StateError: It cannot be read.
+    """
+    path = folder / name
+    try:
         with path.open("rb") as file:
-            for line in file:
-                yield json.loads(line)
+            yield from payloads.unseal_pieces(file, name)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {error.message}", path=str(path)) from error
     except OSError as error:
         raise StateError(
             f"{path} cannot be read: {error.strerror or error}", errno=error.errno
         ) from error
-    except ValueError as error:
-        raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def find_run(runs_dir: Path, run: str) -> Path:
@@ -190,28 +265,35 @@ def find_runs(runs_dir: Path, sandbox_id: str | None = None) -> Iterator[Path]:
             yield folder
 
 
-def runs_of_plan(runs_dir: Path, digest: str) -> list[Path]:
-    """Return the folders of the runs of a plan, oldest first. Reads the disk."""
-    mark = runs_dir / _BY_PLAN / digest
-    if not mark.is_dir():
-        return []
-    folders = [runs_dir / path.name for path in sorted(mark.iterdir())]
-    return [folder for folder in folders if (folder / PLAN).is_file()]
+def runs_of_plan(runs_dir: Path, marks: Iterable[str]) -> list[Path]:
+    """Return the folders of the runs of a plan, oldest first. Reads the disk.
+
+    Args:
+        runs_dir: Where runs are kept.
+        marks: What the plan is found by.
+    """
+    places = [runs_dir / _BY_PLAN / mark for mark in marks]
+    runs = sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
+    return [runs_dir / run for run in runs if (runs_dir / run / PLAN).is_file()]
 
 
-def lock_plan(runs_dir: Path, digest: str) -> int:
+def lock_plan(runs_dir: Path, mark: str) -> int:
     """Wait until nobody else looks for or begins a run of a plan; closing what it returns ends it.
+
+    Args:
+        runs_dir: Where runs are kept.
+        mark: What the plan is found by.
 
     Raises:
         StateError: The state folder cannot be written.
     """
-    mark = runs_dir / _BY_PLAN / digest
+    place = runs_dir / _BY_PLAN / mark
     try:
-        mark.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(mark, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StateError(
-            f"{mark} cannot be made: {error.strerror or error}; free space, or correct the "
+            f"{place} cannot be made: {error.strerror or error}; free space, or correct the "
             "permissions of the state folder",
             errno=error.errno,
         ) from error
@@ -219,13 +301,24 @@ def lock_plan(runs_dir: Path, digest: str) -> int:
     return descriptor
 
 
-def write_lock(folder: Path, lock: Mapping[str, Any]) -> None:
+def read_lock(folder: Path, payloads: Payloads = PLAIN) -> dict[str, Any] | None:
+    """Return what a run is done with; ``None`` if it never came so far. Reads the disk.
+
+    Raises:
+        IntegrityError: It is sealed, and was changed.
+        StateError: It cannot be read, or is damaged.
+    """
+    path = folder / LOCK
+    return unseal_json(payloads, LOCK, read_json(path), path=path) if path.exists() else None
+
+
+def write_lock(folder: Path, lock: Mapping[str, Any], payloads: Payloads = PLAIN) -> None:
     """Write what a run is done with. Blocks on the disk.
 
     Raises:
         StateError: It cannot be written.
     """
-    write_json(folder / LOCK, lock)
+    write_json(folder / LOCK, seal_json(payloads, LOCK, lock, open={}))
 
 
 def write_json(path: Path, value: object) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import attrs
 
-from sandbox_sdk.experiments.records.run_folder import read_plan
+from sandbox_sdk.experiments.records.run_folder import read_head
 from sandbox_sdk.experiments.records.run_lease import is_driven
 
 
 @attrs.frozen(kw_only=True)
 class RunInfo:
-    """A run as its plan tells it.
+    """A run as its plan tells it to everybody, sealed or not.
 
     Attributes:
         id: The run's id.
@@ -22,6 +22,7 @@ class RunInfo:
         models: The models that are asked.
         sandbox_id: The sandbox it ran in, where that was one for all.
         live: Whether a process is driving it now.
+        key_id: The id of the key that it is sealed with; ``None`` if it is not.
     """
 
     id: str
@@ -31,6 +32,7 @@ class RunInfo:
     models: tuple[str, ...]
     sandbox_id: str | None
     live: bool
+    key_id: str | None = None
 
 
 def run_info(folder: Path) -> RunInfo:
@@ -39,14 +41,14 @@ def run_info(folder: Path) -> RunInfo:
     Raises:
         StateError: The folder is damaged.
     """
-    plan = read_plan(folder)
-    models = [each["config"].get("model") for each in plan["conditions"]]
+    plan = read_head(folder)
     return RunInfo(
         id=plan["run"],
-        name=plan["config"].get("name"),
+        name=plan["name"],
         created_at=(folder / "plan.json").stat().st_mtime,
         planned=plan["planned"],
-        models=tuple(dict.fromkeys(model for model in models if model)),
+        models=tuple(plan["models"]),
         sandbox_id=plan["sandbox"],
         live=is_driven(folder),
+        key_id=plan.get("key"),
     )

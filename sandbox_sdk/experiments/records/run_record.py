@@ -8,18 +8,25 @@ from typing import Any
 
 import attrs
 
-from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.records.derive import TrialFacts, derive_result
-from sandbox_sdk.experiments.records.journal import JOURNAL, Event, scan_events
+from sandbox_sdk.experiments.records.events import Event
+from sandbox_sdk.experiments.records.journal import (
+    JOURNAL,
+    event_at,
+    events_between,
+    scan_events,
+)
 from sandbox_sdk.experiments.records.ledger import Ledger
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.run_folder import (
-    LOCK,
-    read_json,
+    key_id,
     read_keys,
+    read_lock,
     read_plan,
     read_samples,
 )
 from sandbox_sdk.experiments.records.run_lease import is_driven
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.result import ExperimentResult
 
 
@@ -57,6 +64,8 @@ class RunRecord:
         keys: The trials' keys in plan order.
         samples: The ids of the samples in order.
         ledger: How each trial stands.
+        payloads: Keeps what it holds.
+        seals: Seals and signs this state folder's runs.
     """
 
     folder: Path
@@ -68,12 +77,13 @@ class RunRecord:
     keys: list[str] = attrs.field(repr=False)
     samples: list[str] = attrs.field(repr=False)
     ledger: Ledger = attrs.field(repr=False)
+    payloads: Payloads = attrs.field(default=PLAIN, repr=False)
+    seals: Seals = attrs.field(factory=Seals, repr=False)
 
     @property
     def lock(self) -> dict[str, Any] | None:
         """What it was done with; ``None`` if it never came so far."""
-        path = self.folder / LOCK
-        return read_json(path) if path.exists() else None
+        return read_lock(self.folder, self.payloads)
 
     def place(self, index: int) -> Place:
         """Return where a trial stands in the plan."""
@@ -89,9 +99,14 @@ class RunRecord:
         )
 
     @property
+    def levels(self) -> set[str]:
+        """The security levels of its sandboxes."""
+        return {each["sandbox"]["security_level"] for each in self.plan["conditions"]}
+
+    @property
     def events(self) -> Iterator[Event]:
         """Its journal, event by event, read from the disk."""
-        return (placed.event for placed in scan_events(self.folder / JOURNAL))
+        return (placed.event for placed in scan_events(self.folder / JOURNAL, self.payloads))
 
     @property
     def result(self) -> ExperimentResult | None:
@@ -143,7 +158,7 @@ class RunRecord:
             if row is not None and row.attempts > 1
         }
         found: dict[int, list[tuple[int, int, int]]] = {}
-        for placed in scan_events(self.folder / JOURNAL) if places else ():
+        for placed in scan_events(self.folder / JOURNAL, self.payloads) if places else ():
             event = placed.event
             index = places.get(event.trial or "")
             if index is None or placed.start >= self.ledger.row(index).start:
@@ -156,13 +171,8 @@ class RunRecord:
         return found
 
     def _events_of(self, index: int, start: int, end: int) -> Iterator[Event]:
-        """Yield the events of a trial that stand between two places of the journal."""
-        key = self.keys[index]
-        mark = f'"trial":"{key}"'.encode()
-        for line in _lines(self.folder / JOURNAL, start, end):
-            # Others' events stand between: most are left out without reading them.
-            if mark in line and (event := Event.from_line(line)).trial == key:
-                yield event
+        journal = self.folder / JOURNAL
+        return events_between(journal, start, end, self.keys[index], self.payloads)
 
     def facts(self, index: int) -> TrialFacts:
         """Return what the plan says of a trial."""
@@ -177,21 +187,30 @@ class RunRecord:
 
     def stored(self, identity: str) -> Event:
         """Return the event that stored a message or a sandbox's standing. Reads the disk."""
-        return event_at(self.folder / JOURNAL, self.ledger.stored[identity])
+        start = self.ledger.stored[identity]
+        return event_at(self.folder / JOURNAL, start, self.payloads)
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: Path, seals: Seals | None = None) -> RunRecord:
     """Return a run from its folder, everything rebuilt from its journal alone. Reads the disk.
 
+    Args:
+        folder: The folder.
+        seals: Opens it, if it is sealed.
+
     Raises:
+        KeyNotFound: It is sealed, and its key is not here.
+        IntegrityError: It is sealed, and something of it was changed.
         StateError: The folder is no run's, or is damaged.
     """
-    plan = read_plan(folder)
-    keys = read_keys(folder, plan)
+    seals = seals or Seals()
+    payloads = seals.of(folder.name, key_id(folder))
+    plan = read_plan(folder, payloads)
+    keys = read_keys(folder, plan, payloads)
     places = {key: index for index, key in enumerate(keys)}
     # Looked at before reading: a run that ends in between is read complete.
     live = is_driven(folder)
-    ledger, created = scan(folder, Ledger(keys, places.get))
+    ledger, created = scan(folder, Ledger(keys, places.get), payloads)
     if not live:
         ledger.close()
     return RunRecord(
@@ -202,52 +221,25 @@ def read_run(folder: Path) -> RunRecord:
         live=live,
         plan=plan,
         keys=keys,
-        samples=[row["id"] for row in read_samples(folder)] or ["1"],
+        samples=[row["id"] for row in read_samples(folder, payloads)] or ["1"],
         ledger=ledger,
+        payloads=payloads,
+        seals=seals,
     )
 
 
-def scan(folder: Path, ledger: Ledger) -> tuple[Ledger, float]:
+def scan(folder: Path, ledger: Ledger, payloads: Payloads) -> tuple[Ledger, float]:
     """Let a ledger take a run's whole journal; return it and when the run began. Reads the disk.
 
     Raises:
+        IntegrityError: It is sealed, and an event was changed, moved or is another run's.
         StateError: The journal cannot be read, or is damaged.
     """
     created: float | None = None
     journal = folder / JOURNAL
     if journal.exists():
-        for placed in scan_events(journal):
+        for placed in scan_events(journal, payloads):
             if created is None:
                 created = placed.event.time
             ledger.take(placed.event, placed.start, placed.end)
     return ledger, folder.stat().st_mtime if created is None else created
-
-
-def event_at(path: Path, start: int) -> Event:
-    """Return the event whose line begins at a place of the journal. Reads the disk.
-
-    Raises:
-        StateError: There is none.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return Event.from_line(file.readline())
-    except (OSError, ValueError) as error:
-        raise StateError(f"the journal {path} cannot be read at byte {start}: {error}") from error
-
-
-def _lines(path: Path, start: int, end: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            while start < end:
-                line = file.readline()
-                if not line:
-                    return
-                start += len(line)
-                yield line
-    except OSError as error:
-        raise StateError(
-            f"the journal {path} cannot be read: {error.strerror or error}", errno=error.errno
-        ) from error

@@ -159,7 +159,7 @@ def _warnings(first: RunRecord, second: RunRecord, names: list[str]) -> Iterator
         if left.get(name) != right.get(name):
             yield f"the scorer {name} is not the same in both runs: score one of them anew"
     before, after = (
-        {row["id"]: digest(row) for row in read_samples(record.folder)}
+        {row["id"]: digest(row) for row in read_samples(record.folder, record.payloads)}
         for record in (first, second)
     )
     changed = [sample for sample in before if after.get(sample, before[sample]) != before[sample]]

@@ -21,10 +21,11 @@ import anyio.to_thread
 from sandbox_sdk.crypto_utils.manifests import MANIFEST, SIGNATURE, SUMS, sums_text
 from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import ExportError
-from sandbox_sdk.experiments.records.artifacts import artifact_path
+from sandbox_sdk.experiments.records.artifacts import artifact_path, read_artifact
 from sandbox_sdk.experiments.records.journal import JOURNAL, scan_events
-from sandbox_sdk.experiments.records.run_folder import LOCK, PLAN, SAMPLES
+from sandbox_sdk.experiments.records.run_folder import LOCK, PLAN, SAMPLES, read_file
 from sandbox_sdk.experiments.records.run_record import RunRecord, read_run
+from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.export_tables import json_text, more_of, write_csv
 from sandbox_sdk.experiments.results.export_texts import folder_name, readme, summary
 from sandbox_sdk.experiments.results.tables import (
@@ -37,7 +38,6 @@ from sandbox_sdk.experiments.results.tables import (
 from sandbox_sdk.values import Artifact
 
 _SCHEMA = 1
-_CHUNK = 1 << 20
 
 _MEDIA_TYPES = {
     ".json": "application/json",
@@ -48,7 +48,11 @@ _MEDIA_TYPES = {
 
 
 async def export_runs(
-    folders: Iterable[Path], target: Path, *, sign: Callable[[bytes], bytes] | None = None
+    folders: Iterable[Path],
+    target: Path,
+    *,
+    sign: Callable[[bytes], bytes] | None = None,
+    seals: Seals | None = None,
 ) -> list[Path]:
     """Export runs, each into a folder of its own in ``target``, and return these folders.
 
@@ -56,6 +60,7 @@ async def export_runs(
         folders: The runs' folders in the state folder.
         target: Where to; made if need be.
         sign: Returns the signature of a manifest, the same each time; ``None`` signs nothing.
+        seals: Opens those that are sealed; what is exported is not.
 
     Raises:
         ExportError: A run is still running, an artifact is damaged, the folder's name is taken
@@ -64,18 +69,25 @@ async def export_runs(
     """
     exported: list[Path] = []
     for folder in folders:
-        exported.append(await anyio.to_thread.run_sync(export_run, folder, target, sign))  # noqa: PERF401
+        exported.append(await anyio.to_thread.run_sync(export_run, folder, target, sign, seals))  # noqa: PERF401
     return exported
 
 
-def export_run(folder: Path, target: Path, sign: Callable[[bytes], bytes] | None = None) -> Path:
+def export_run(
+    folder: Path,
+    target: Path,
+    sign: Callable[[bytes], bytes] | None = None,
+    seals: Seals | None = None,
+) -> Path:
     """Export one run into a folder in ``target`` and return it. Blocks on the disk.
 
     Raises:
         ExportError: As ``export_runs`` says.
+        KeyNotFound: The run is sealed, and its key is not here.
+        IntegrityError: It is sealed, and something of it was changed.
         StateError: The run's own folder is damaged.
     """
-    record = read_run(folder)
+    record = read_run(folder, seals)
     if record.live:
         raise ExportError(
             f"the run {record.id} is still running; export it when it has ended", path=str(target)
@@ -118,7 +130,8 @@ def _build(record: RunRecord, draft: Path, sign: Callable[[bytes], bytes] | None
         result = record.result
         add("result.json", text(json_text(result.to_dict() if result else None, indent=2)))
     if (record.folder / SAMPLES).exists():
-        add(SAMPLES, text((record.folder / SAMPLES).read_bytes()))
+        samples = read_file(record.folder, SAMPLES, record.payloads)
+        add(SAMPLES, lambda file: file.writelines(samples))
     add(OUTCOMES, partial(write_csv, outcome_rows(record)), **trials)
     add(TRIALS_CSV, partial(write_csv, _trials(record)), **trials)
     add(TRIALS_JSONL, partial(_jsonl, _trials(record)), **trials)
@@ -142,7 +155,7 @@ def _build(record: RunRecord, draft: Path, sign: Callable[[bytes], bytes] | None
 
 
 def _journal(record: RunRecord, file: IO[bytes]) -> None:
-    for placed in scan_events(record.folder / JOURNAL):
+    for placed in scan_events(record.folder / JOURNAL, record.payloads):
         file.write(placed.event.to_line())
 
 
@@ -198,22 +211,21 @@ def _write(path: Path, write: Callable[[IO[bytes]], object]) -> dict[str, Any]:
 
 def _copy(record: RunRecord, artifact: Artifact, target: Path) -> dict[str, Any]:
     """Copy an artifact, and make sure that it still is what its name says."""
-    source = artifact_path(record.folder, artifact.sha256)
+    source = artifact_path(record.folder, artifact.sha256, record.payloads)
     sha256, size = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ExportError(
-            f"the artifact {artifact.path!r} of the run {record.id} is missing at {source}; "
-            "restore it from a copy",
-            path=str(target),
-        ) from None
-    with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(_CHUNK):
-            sha256.update(chunk)
-            size += len(chunk)
-            writing.write(chunk)
+    with target.open("xb") as writing:
+        try:
+            for chunk in read_artifact(record.folder, artifact.sha256, record.payloads):
+                sha256.update(chunk)
+                size += len(chunk)
+                writing.write(chunk)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ExportError(
+                f"the artifact {artifact.path!r} of the run {record.id} is missing at {source}; "
+                "restore it from a copy",
+                path=str(target),
+            ) from None
         writing.flush()
         os.fsync(writing.fileno())
     if sha256.hexdigest() != artifact.sha256:

@@ -251,10 +251,13 @@ class RunResult:
     def export(self, path: str | Path) -> Path:
         """Write the run as a folder that opens anywhere, below ``path``, and return it.
 
+        It is signed if there is a master key, and always if a sandbox was of level ``high``.
+
         Raises:
             ExportError: The run is still driven, something else is in the way, or the disk is full.
         """
-        return export_run(self.folder, Path(path))
+        seals = self._record.seals
+        return export_run(self.folder, Path(path), seals.signer(self._record.levels), seals)
 
     def __repr__(self) -> str:
         return f"<RunResult {self.summary()}>"

@@ -13,6 +13,7 @@ import attrs
 from sandbox_sdk.errors import ConfigError, SandboxEnded
 from sandbox_sdk.experiments.models.base import ToolUse
 from sandbox_sdk.experiments.records.artifacts import keep_artifact
+from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.results.result import ToolError
@@ -65,6 +66,7 @@ class Tools:
         output_bytes: What the model sees of one output.
         recorder: Notes each call.
         redactor: Cleans what is kept as an artifact.
+        payloads: Keeps it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Tools:
         output_bytes: int,
         recorder: Recorder,
         redactor: Redactor,
+        payloads: Payloads = PLAIN,
     ) -> None:
         self.calls = 0
         self.seconds = 0.0
@@ -84,6 +87,7 @@ class Tools:
         self._output_bytes = output_bytes
         self._recorder = recorder
         self._redactor = redactor
+        self._payloads = payloads
 
     async def use(self, use: ToolUse, timeout: float) -> ToolResult:
         """Run what the model asks for; a bad call is a result too, for the model to mend.
@@ -192,7 +196,9 @@ class Tools:
         artifact = None
         if shown.cut:
             whole = text.encode("utf-8", "replace")
-            artifact = await keep_artifact(self._folder, f"output-{index}.txt", whole)
+            artifact = await keep_artifact(
+                self._folder, f"output-{index}.txt", whole, self._payloads
+            )
         parts = [shown.text or "[no output]", verdict(ended)]
         return ToolResult(
             text="\n".join(part.rstrip("\n") if len(parts) > 1 else part for part in parts if part),
