@@ -6,11 +6,7 @@ What comes from there is hostile: paths are only data, and everything is bounded
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import mimetypes
-import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,9 +19,10 @@ from anyio.to_thread import run_sync
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.base import Channel
 from sandbox_sdk.backends.exchanges import Buffer, Exchange, Exchanges
+from sandbox_sdk.backends.http.arriving import Arriving
 from sandbox_sdk.engine import extract
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxEnded
-from sandbox_sdk.values import MIB, Artifact, Collected, Ended, EndKind
+from sandbox_sdk.values import Artifact, Collected, Ended, EndKind
 
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_NAME = 64 * 1024
@@ -144,18 +141,18 @@ class Inside:
 
     async def _keep(self, path: str, destination: Path, left: int) -> Artifact | str:
         """Copy one file under its digest, or return why it does not leave."""
-        beside = await run_sync(_Beside.open, destination)
+        arriving = await run_sync(Arriving.open, destination)
         try:
             async for data in self.read(f"{_WORKSPACE}/{path}"):
-                if beside.size + len(data) > left:
+                if arriving.size + len(data) > left:
                     return "larger than what may still be copied"
-                await beside.add(data)
-            return await beside.place(path)
+                await arriving.add(data)
+            return await arriving.place(path)
         except FileError as error:
             return f"cannot be opened: {error.message}"
         finally:
             with anyio.CancelScope(shield=True):
-                await run_sync(beside.close)
+                await run_sync(arriving.close)
 
     @asynccontextmanager
     async def _call(self, op: str, **what: object) -> AsyncGenerator[_Call]:
@@ -220,59 +217,6 @@ class _Call:
         while not self.buffer.has(stream):
             await self.exchanges.step()
         return await self.buffer.next(stream)
-
-
-class _Beside:
-    """A file that is written beside those it will lie among, under a name of its own."""
-
-    def __init__(self, folder: Path, descriptor: int, name: str) -> None:
-        self.size = 0
-        self._folder = folder
-        self._descriptor = descriptor
-        self._name: str | None = name
-        self._digest = hashlib.sha256()
-        self._waiting = bytearray()
-
-    @classmethod
-    def open(cls, folder: Path) -> _Beside:
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, *tempfile.mkstemp(dir=folder))
-
-    async def add(self, data: bytes) -> None:
-        self.size += len(data)
-        self._waiting += data
-        if len(self._waiting) >= MIB:
-            await run_sync(self._write)
-
-    async def place(self, path: str) -> Artifact:
-        await run_sync(self._place)
-        return Artifact(
-            path=extract.shown(path),
-            size_bytes=self.size,
-            sha256=self._digest.hexdigest(),
-            media_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
-        )
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        if self._name is not None:
-            os.unlink(self._name)
-
-    def _write(self) -> None:
-        self._digest.update(self._waiting)
-        view = memoryview(bytes(self._waiting))
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self._waiting.clear()
-
-    def _place(self) -> None:
-        self._write()
-        os.fsync(self._descriptor)
-        digest = self._digest.hexdigest()
-        target = self._folder / "sha256" / digest[:2] / digest[2:]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._name or "", target)
-        self._name = None
 
 
 def _found(line: bytes) -> tuple[str, str]:
