@@ -32,14 +32,16 @@ class KeptSpecs:
         self._folders = folders
 
     def keep(self, id: str, spec: SandboxSpec) -> None:
-        """Keep the spec of a new sandbox.
+        """Keep the spec of a new sandbox; what was kept of it before stays.
 
         Raises:
             StateError: It cannot be written.
         """
         folder = self._folders.remote(id)
         try:
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if (folder / _SPEC).exists():
+                return
             if spec.files:
                 write_durably(folder / _FILES, _text(attrs.evolve(spec, env={}, metadata={})))
             write_durably(folder / _SPEC, _text(attrs.evolve(spec, files={})))

@@ -4,55 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
 import attrs
 from anyio.to_thread import run_sync
 
-from sandbox_sdk.agent.seal import Subject
-from sandbox_sdk.agent.sodium import Sodium
 from sandbox_sdk.backends.base import Channel, Standing
 from sandbox_sdk.backends.http.backend import HttpBackend
 from sandbox_sdk.backends.http.channel import HttpChannel
 from sandbox_sdk.backends.http.connection import Connection
 from sandbox_sdk.backends.http.inside import Inside, set_variables
 from sandbox_sdk.backends.http.kept import KeptSpecs
-from sandbox_sdk.backends.http.known_workers import KnownWorkers
+from sandbox_sdk.backends.http.sealing import Sealing, require_same
 from sandbox_sdk.backends.sealed import SealedChannel, Trust
-from sandbox_sdk.crypto_utils import sodium
-from sandbox_sdk.crypto_utils.identities import CLIENT, identity
-from sandbox_sdk.crypto_utils.keys import SigningKey, VerifyKey
+from sandbox_sdk.crypto_utils.keys import VerifyKey
 from sandbox_sdk.engine import extract
-from sandbox_sdk.engine.worker import subject_of
-from sandbox_sdk.errors import (
-    ConfigError,
-    IntegrityError,
-    NotPermitted,
-    ServerUnavailable,
-    StateError,
-)
-from sandbox_sdk.parse import fault
-from sandbox_sdk.policies import STRONG
+from sandbox_sdk.errors import SandboxClosed, ServerUnavailable, StateError
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.folders import StateFolders
-from sandbox_sdk.values import (
-    Collected,
-    Ended,
-    SandboxInfo,
-    SandboxSpec,
-    SandboxState,
-    SecurityLevel,
-    Shelf,
-)
+from sandbox_sdk.values import Collected, Ended, SandboxInfo, SandboxSpec, SandboxState, Shelf
 
 HANDSHAKE_SECONDS = 60.0
 """Longest time until a session of a sealed channel has begun."""
-
-_PRINTED_BY = "`sandbox-sdk server fingerprint` prints it on the server"
-_KEPT_AS_ASKED = ("security_level", "waive", "network", "runtime", "resources", "packages")
-_MORE_AS_ASKED = ("preload", "seed", "owners")
 
 
 class SealedHttpBackend(HttpBackend):
@@ -68,12 +42,8 @@ class SealedHttpBackend(HttpBackend):
         self, connection: Connection, folders: StateFolders, pinned: Iterable[VerifyKey] = ()
     ) -> None:
         super().__init__(connection)
-        self._folders = folders
-        self._pinned = tuple(pinned)
+        self._sealing = Sealing(connection.endpoint, folders, pinned)
         self._kept = KeptSpecs(folders)
-        self._known = KnownWorkers(folders.known_workers)
-        self._own: tuple[Sodium, SigningKey] | None = None
-        self._opening = anyio.Lock(fast_acquire=True)  # guards _own
         self._trust: dict[str, Trust] = {}
         self._ready: dict[str, tuple[HttpChannel, SealedChannel]] = {}  # nobody's yet
 
@@ -89,11 +59,11 @@ class SealedHttpBackend(HttpBackend):
             ConfigError: No worker's key is pinned, and the level wants one.
             IntegrityError: What was recorded is not what was asked for.
         """
-        self._require_pin(spec.security_level)
+        self._sealing.require_pin(spec.security_level)
         asked = await self._told(spec)
         info = await super().create(asked, once)
         try:
-            _require_same(asked, info.spec)
+            require_same(asked, info.spec)
             made = attrs.evolve(info.spec, env=spec.env, files=spec.files, metadata=spec.metadata)
             await run_sync(self._kept.keep, info.id, made)
         except BaseException:
@@ -104,9 +74,8 @@ class SealedHttpBackend(HttpBackend):
 
     async def _told(self, spec: SandboxSpec) -> SandboxSpec:
         """Return what of a spec the server is told, and who may open the channel."""
-        _, key = await self._identity()
-        owners = (key.public.data.hex(),)
-        return attrs.evolve(spec, env={}, files={}, metadata={}, owners=owners)
+        owner = await self._sealing.owner()
+        return attrs.evolve(spec, env={}, files={}, metadata={}, owners=(owner,))
 
     async def start(self, id: str) -> Standing:
         """Set a sandbox up, begin a session with its agent, and hand over what is for it alone.
@@ -118,22 +87,12 @@ class SealedHttpBackend(HttpBackend):
                 it, or its agent refuses this client.
             FileError: A first file cannot be written.
         """
-        info = await super().get(id)
         kept = await run_sync(self._kept.spec, id)
-        spec = info.spec if kept is None else kept
-        self._require_pin(spec.security_level)
-        own = await self._identity()
-        _require_owner(id, spec, own[1])
-        workers = await self._workers()
+        spec = (await super().get(id)).spec if kept is None else kept
+        self._sealing.require_pin(spec.security_level)
+        await self._sealing.require_owner(id, spec)
         standing = await self._start(id)
-        expected = subject_of(id, spec, standing.isolation, standing.limits)
-        self._trust[id] = Trust(
-            sodium=own[0],
-            owner_seed=own[1].reveal(),
-            owner=own[1].public.data,
-            workers=tuple(worker.data for worker in workers),
-            accepts=partial(_differs, expected),
-        )
+        self._trust[id] = await self._sealing.trust(id, spec, standing, self._ask_worker)
         await self._forget_ready(id)
         raw, channel = await self._open(id)
         try:
@@ -144,6 +103,9 @@ class SealedHttpBackend(HttpBackend):
             raise
         self._ready[id] = raw, channel
         return attrs.evolve(standing, info=await run_sync(self._kept.complete, standing.info))
+
+    async def _ask_worker(self) -> str:
+        return (await self._caller()).worker
 
     async def _hand_over(self, id: str, spec: SandboxSpec, channel: SealedChannel) -> None:
         await set_variables(channel, spec.env)
@@ -225,7 +187,7 @@ class SealedHttpBackend(HttpBackend):
                 "runs: call setup() first",
                 sandbox_id=id,
             )
-        if id not in self._trust:
+        if id not in self._channels:
             await self.start(id)
         raw, channel = await self._take(id)
         try:
@@ -243,7 +205,10 @@ class SealedHttpBackend(HttpBackend):
         Raises:
             IntegrityError: The other end is not who it should be, or refuses this caller.
             ServerUnavailable: It took too long, or the sandbox ended meanwhile.
+            SandboxClosed: This client did not start it.
         """
+        if id not in self._trust:
+            raise SandboxClosed(f"sandbox {id} was not started: call start() first", sandbox_id=id)
         raw = self._new_channel(id)
         try:
             with anyio.fail_after(HANDSHAKE_SECONDS):
@@ -261,79 +226,3 @@ class SealedHttpBackend(HttpBackend):
     async def _forget_ready(self, id: str) -> None:
         if (found := self._ready.pop(id, None)) is not None:
             await found[0].aclose()
-
-    async def _identity(self) -> tuple[Sodium, SigningKey]:
-        """Return libsodium and this client's key, made at its first use."""
-        async with self._opening:
-            if self._own is None:
-                key = await run_sync(identity, self._folders.keys, CLIENT)
-                self._own = await run_sync(lambda: Sodium(str(sodium.library()))), key
-            return self._own
-
-    def _require_pin(self, level: SecurityLevel) -> None:
-        """Go on if a level takes whatever worker is known.
-
-        Raises:
-            ConfigError: It takes only one whose key is pinned, and none is.
-        """
-        if level in STRONG and not self._pinned:
-            raise fault(
-                "security.worker_key",
-                f'is needed at security level "{level}": the public key of the worker that '
-                f"vouches for sandboxes of {self._connection.endpoint}; {_PRINTED_BY}",
-            )
-
-    async def _workers(self) -> tuple[VerifyKey, ...]:
-        """Return the workers to trust; a server's first word for it is stored.
-
-        Raises:
-            IntegrityError: The server names none.
-        """
-        if self._pinned:
-            return self._pinned
-        endpoint = self._connection.endpoint
-        if known := await run_sync(self._known.find, endpoint):
-            return known
-        try:
-            told = VerifyKey.parse((await self._caller()).worker)
-        except ConfigError:
-            raise IntegrityError(
-                f"{endpoint} names no worker that vouches for its sandboxes, so that no channel "
-                "can be sealed: have the server upgraded, or set security.seal_channels: false"
-            ) from None
-        return await run_sync(self._known.learn, endpoint, told)
-
-
-def _require_owner(id: str, spec: SandboxSpec, key: SigningKey) -> None:
-    if not spec.owners:
-        raise NotPermitted(
-            f"the channel of sandbox {id} is not sealed, and this client seals every one: set "
-            "security.seal_channels: false to use it"
-        )
-    if key.public.data.hex() not in spec.owners:
-        raise NotPermitted(
-            f"sandbox {id} opens for the client that made it: use its state folder, or a copy of "
-            f"its keys/{CLIENT}"
-        )
-
-
-def _require_same(asked: SandboxSpec, made: SandboxSpec) -> None:
-    """Go on if a server recorded what was asked for; of a template only if one was named."""
-    names = [*_KEPT_AS_ASKED, *_MORE_AS_ASKED, *(["template"] if asked.template else [])]
-    other = [name for name in names if getattr(asked, name) != getattr(made, name)]
-    if other:
-        raise IntegrityError(
-            f"the server did not record the sandbox that was asked for: {', '.join(other)} differ"
-        )
-
-
-def _differs(expected: Subject, vouched: Subject) -> str:
-    """Return how what a worker vouches for is not what is expected; nothing if it is."""
-    if vouched == expected:
-        return ""
-    names = [
-        name
-        for name, ours, its in zip(Subject._fields, expected, vouched, strict=True)
-        if ours != its
-    ]
-    return f"its worker vouches for another {', '.join(names)}"
