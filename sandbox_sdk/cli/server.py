@@ -103,6 +103,29 @@ async def _rotate(session: Session, forget: bool) -> int:
     return 0
 
 
+@server.command()
+@global_options
+@click.argument("path", type=click.Path(path_type=Path))
+def backup(path: Path) -> None:
+    """Copy records, credentials, keys and audit log into the new folder PATH, while it serves.
+
+    The folder is a state folder: to restore it, serve it. Keep it as a secret.
+    """
+    run(lambda session: _backup(session, path.absolute()))
+
+
+async def _backup(session: Session, path: Path) -> int:
+    from sandbox_sdk.server.backup import back_up
+
+    folders = await to_thread.run_sync(StateFolders.open, session.settings.state_dir)
+    async with recording(session) as record:
+        await record("server.backup", {"path": str(path)})
+        count = await to_thread.run_sync(back_up, folders, path)
+    session.output.document({"path": str(path), "files": count})
+    session.output.line(f"wrote {count} files to {path}: keep it as a secret")
+    return 0
+
+
 async def _worker(folders: StateFolders) -> VerifyKey:
     """Return the public half of the key by which clients know the worker."""
     return (await to_thread.run_sync(partial(identity, folders.keys, WORKER))).public

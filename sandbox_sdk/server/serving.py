@@ -17,12 +17,16 @@ from anyio.to_thread import run_sync
 
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.server.access_log import Discreet
 from sandbox_sdk.server.app import Server
 from sandbox_sdk.server.principals import Authenticator, Peers
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.server.tenants import Tenants
 
 log = logging.getLogger("sandbox_sdk.server")
+
+_http_log = logging.getLogger("sandbox_sdk.server.http")
+_http_log.addFilter(Discreet())
 
 _DRAIN_LOOK_SECONDS = 0.05
 _HANG_UP_SECONDS = 2.0
@@ -79,6 +83,7 @@ async def serve(
     runner = web.AppRunner(
         server.app,
         access_log=None,
+        logger=_http_log,
         handle_signals=False,
         shutdown_timeout=_HANG_UP_SECONDS,
         max_line_size=_HEADER_BYTES,
