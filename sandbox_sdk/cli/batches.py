@@ -125,7 +125,8 @@ def show(session: Session, result: RunResult) -> None:
         rows = [(each.condition, each.scorer, each.shown, each.told) for each in scores]
         output.table(("condition", "scorer", "mean [95 %]", "trials"), rows)
         output.line(result.rule)
-    output.line(f"tables and journal: {result.folder}")
+    kept = "tables and journal" if result.key_id is None else "sealed journal (--export reads it)"
+    output.line(f"{kept}: {result.folder}")
 
 
 def to_document(result: RunResult) -> dict[str, Any]:

@@ -20,7 +20,13 @@ import attrs
 
 from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import IntegrityError, SandboxBusy, StateError
-from sandbox_sdk.experiments.records.events import Event, halves, read_line, write_line
+from sandbox_sdk.experiments.records.events import (
+    Event,
+    Halves,
+    ends_group,
+    read_group,
+    write_group,
+)
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.records.run_lease import RunLease
@@ -71,7 +77,7 @@ class Journal:
         self._lease = lease
         self._size = size
         self._count = self._durable = events
-        self._pending: list[tuple[Event, bytes]] = []
+        self._pending: list[tuple[Event, Halves]] = []
         self._failure: StateError | SandboxBusy | None = None
         self._writing = anyio.Lock(fast_acquire=True)  # guards the file; held while a thread writes
 
@@ -139,11 +145,11 @@ class Journal:
             attempt=attempt,
             data=data,
         )
-        texts = halves(event, self._payloads)
-        if any(map(self._redactor.finds, texts)):
+        halves = Halves.of(event, self._payloads)
+        if self._redactor.finds(halves.head) or self._redactor.finds(halves.closed):
             event = attrs.evolve(event, data=self._redactor.value(data))
-            texts = halves(event, self._payloads)
-        self._pending.append((event, write_line(texts, self._payloads)))
+            halves = Halves.of(event, self._payloads)
+        self._pending.append((event, halves))
         self._count += 1
         return event
 
@@ -161,16 +167,16 @@ class Journal:
             if self._durable >= target:
                 return  # another writer's commit covered ours while we waited
             batch = self._pending[:]
-            data = b"".join(line for _, line in batch)
+            group = [halves for _, halves in batch]
             # A cancelled caller still waits for the thread, so the counts below always hold.
             try:
-                await anyio.to_thread.run_sync(self._write, data)
+                lengths = await anyio.to_thread.run_sync(self._write, group)
             except (StateError, SandboxBusy) as error:
                 self._failure = error
                 raise
             del self._pending[: len(batch)]
             self._durable += len(batch)
-            self._tell(batch)
+            self._tell([event for event, _ in batch], lengths)
 
     async def aclose(self) -> None:
         """Make durable what is pending, unless a write failed, and close the file."""
@@ -183,14 +189,17 @@ class Journal:
                 if descriptor >= 0:
                     os.close(descriptor)
 
-    def _tell(self, batch: list[tuple[Event, bytes]]) -> None:
-        for event, line in batch:
+    def _tell(self, events: list[Event], lengths: list[int]) -> None:
+        for event, length in zip(events, lengths, strict=True):
             start = self._size
-            self._size += len(line)
+            self._size += length
             if self.on_durable is not None:
                 self.on_durable(event, start, self._size)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, group: list[Halves]) -> list[int]:
+        """Write events, and return how long the line of each is."""
+        lines = write_group(group, self._payloads)
+        data = b"".join(lines)
         try:
             with self._lease.held() if self._lease else contextlib.nullcontext():
                 written = 0
@@ -203,7 +212,8 @@ class Journal:
             # Half a line must not stay in front of nothing: readers would call it torn for ever.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
-            raise _state_error("written", self.path, error) from error
+            raise state_error("written", self.path, error) from error
+        return [len(line) for line in lines]
 
 
 @attrs.frozen
@@ -233,31 +243,37 @@ def scan_events(path: Path, payloads: Payloads = PLAIN) -> Iterator[Placed]:
         StateError: It cannot be read, or is damaged anywhere but at its end.
     """
     bad = count = start = 0
+    lines: list[bytes] = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return  # its write did not finish
-                end = start + len(line)
-                try:
-                    event = read_line(line, payloads)
-                except IntegrityError as error:
-                    raise _changed(path, f"event {number}", error) from error
-                except ValueError:
-                    bad, start = bad or number, end
+                lines.append(line)
+                if not ends_group(line, payloads):
                     continue
-                count += 1
-                if bad or event.seq != count:
-                    raise StateError(
-                        f"the journal {path} is damaged at line {bad or number}: events before "
-                        "and after it cannot be trusted together; restore the file from a copy"
-                    )
-                yield Placed(event, start, end)
-                start = end
+                group, lines = lines, []
+                try:
+                    events = read_group(group, payloads)
+                except IntegrityError as error:
+                    raise changed(path, f"line {number - len(group) + 1}", error) from error
+                except ValueError:
+                    bad = bad or number
+                    start += sum(map(len, group))
+                    continue
+                for one, event in zip(group, events, strict=True):
+                    count += 1
+                    if bad or event.seq != count:
+                        raise StateError(
+                            f"the journal {path} is damaged at line {bad or count}: events before "
+                            "and after it cannot be trusted together; restore the file from a copy"
+                        )
+                    yield Placed(event, start, start + len(one))
+                    start += len(one)
     except OSError as error:
         if isinstance(error, StateError):
             raise
-        raise _state_error("read", path, error) from error
+        raise state_error("read", path, error) from error
 
 
 def read_events(path: Path, payloads: Payloads = PLAIN) -> list[Event]:
@@ -270,48 +286,8 @@ def read_events(path: Path, payloads: Payloads = PLAIN) -> list[Event]:
     return [placed.event for placed in scan_events(path, payloads)]
 
 
-def event_at(path: Path, start: int, payloads: Payloads = PLAIN) -> Event:
-    """Return the event whose line begins at a place of the journal. Reads the disk.
-
-    Raises:
-        IntegrityError: It is sealed, and was changed, moved or is another run's.
-        StateError: There is none.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return read_line(file.readline(), payloads)
-    except IntegrityError as error:
-        raise _changed(path, f"the event at byte {start}", error) from error
-    except (OSError, ValueError) as error:
-        raise StateError(f"the journal {path} cannot be read at byte {start}: {error}") from error
-
-
-def events_between(
-    path: Path, start: int, end: int, trial: str, payloads: Payloads = PLAIN
-) -> Iterator[Event]:
-    """Yield the events of a trial that stand between two places of the journal. Reads the disk.
-
-    Raises:
-        IntegrityError: It is sealed, and an event was changed, moved or is another run's.
-        StateError: It cannot be read.
-    """
-    mark = f'"trial":"{payloads.name(trial)}"'.encode()
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            while start < end and (line := file.readline()):
-                # Others' events stand between: most are left out without reading them.
-                if mark in line and (event := read_line(line, payloads)).trial == trial:
-                    yield event
-                start += len(line)
-    except IntegrityError as error:
-        raise _changed(path, f"the event at byte {start}", error) from error
-    except OSError as error:
-        raise _state_error("read", path, error) from error
-
-
-def _changed(path: Path, what: str, error: IntegrityError) -> IntegrityError:
+def changed(path: Path, what: str, error: IntegrityError) -> IntegrityError:
+    """Return the error for a place that is not as it was written; its caller raises it."""
     return IntegrityError(
         f"the journal {path} was changed at {what}: {error.message}; restore the file from a copy",
         path=str(path),
@@ -337,11 +313,12 @@ def _open(path: Path, size: int) -> int:
     except OSError as error:
         if isinstance(error, StateError):
             raise
-        raise _state_error("opened", path, error) from error
+        raise state_error("opened", path, error) from error
     return descriptor
 
 
-def _state_error(verb: str, path: Path, error: OSError) -> StateError:
+def state_error(verb: str, path: Path, error: OSError) -> StateError:
+    """Return the error for a journal that the kernel refuses; its caller raises it."""
     return StateError(
         f"{path} cannot be {verb}: {error.strerror or error}. Free space or repair the "
         "disk, then run again; nothing was sent or counted after this",

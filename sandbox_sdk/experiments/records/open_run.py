@@ -13,7 +13,8 @@ import anyio.to_thread
 from sandbox_sdk.experiments.batches.paid import PaidAnswers
 from sandbox_sdk.experiments.batches.plan import Plan, PlannedTrial
 from sandbox_sdk.experiments.records.events import Event
-from sandbox_sdk.experiments.records.journal import JOURNAL, Journal, event_at, scan_events
+from sandbox_sdk.experiments.records.journal import JOURNAL, Journal, scan_events
+from sandbox_sdk.experiments.records.journal_reader import JournalReader
 from sandbox_sdk.experiments.records.ledger import Ledger
 from sandbox_sdk.experiments.records.lock import Lock
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
@@ -67,6 +68,7 @@ class OpenRun:
             payloads,
         )
         self._lease = lease
+        self._reader = JournalReader(folder / JOURNAL, payloads)
         self._library = set(ledger.stored)
         journal.on_durable = ledger.take
 
@@ -190,7 +192,7 @@ class OpenRun:
             IntegrityError: It was changed.
             StateError: There is none.
         """
-        return event_at(self.folder / JOURNAL, start, self.payloads)
+        return self._reader.at(start)
 
     def events(self) -> Iterator[Event]:
         """Yield all that is in the journal by now. Reads the disk.

@@ -10,12 +10,8 @@ import attrs
 
 from sandbox_sdk.experiments.records.derive import TrialFacts, derive_result
 from sandbox_sdk.experiments.records.events import Event
-from sandbox_sdk.experiments.records.journal import (
-    JOURNAL,
-    event_at,
-    events_between,
-    scan_events,
-)
+from sandbox_sdk.experiments.records.journal import JOURNAL, scan_events
+from sandbox_sdk.experiments.records.journal_reader import JournalReader
 from sandbox_sdk.experiments.records.ledger import Ledger
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.run_folder import (
@@ -79,6 +75,11 @@ class RunRecord:
     ledger: Ledger = attrs.field(repr=False)
     payloads: Payloads = attrs.field(default=PLAIN, repr=False)
     seals: Seals = attrs.field(factory=Seals, repr=False)
+    _reader: JournalReader = attrs.field(init=False, repr=False)
+
+    @_reader.default
+    def _(self) -> JournalReader:
+        return JournalReader(self.folder / JOURNAL, self.payloads)
 
     @property
     def lock(self) -> dict[str, Any] | None:
@@ -171,8 +172,7 @@ class RunRecord:
         return found
 
     def _events_of(self, index: int, start: int, end: int) -> Iterator[Event]:
-        journal = self.folder / JOURNAL
-        return events_between(journal, start, end, self.keys[index], self.payloads)
+        return self._reader.between(start, end, self.keys[index])
 
     def facts(self, index: int) -> TrialFacts:
         """Return what the plan says of a trial."""
@@ -187,8 +187,7 @@ class RunRecord:
 
     def stored(self, identity: str) -> Event:
         """Return the event that stored a message or a sandbox's standing. Reads the disk."""
-        start = self.ledger.stored[identity]
-        return event_at(self.folder / JOURNAL, start, self.payloads)
+        return self._reader.at(self.ledger.stored[identity])
 
 
 def read_run(folder: Path, seals: Seals | None = None) -> RunRecord:

@@ -181,6 +181,11 @@ class RunResult:
     _record: RunRecord = attrs.field(alias="record")
 
     @property
+    def key_id(self) -> str | None:
+        """The id of the key that the run is sealed with; ``None`` if it is not."""
+        return self._record.payloads.key_id
+
+    @property
     def trials(self) -> Trials:
         """All trials in plan order, each read when it is looked at."""
         return Trials(self._record)
