@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Inside:
             await call.send(content)
             await call.finish(path)
 
-    async def read(self, path: str) -> AsyncIterator[bytes]:
+    async def read(self, path: str) -> AsyncGenerator[bytes]:
         """Yield a file's content.
 
         Raises:
@@ -142,14 +143,16 @@ class Inside:
     async def _keep(self, path: str, destination: Path, left: int) -> Artifact | str:
         """Copy one file under its digest, or return why it does not leave."""
         arriving = await run_sync(Arriving.open, destination)
+        there = f"{_WORKSPACE}/{path}"
         try:
-            async for data in self.read(f"{_WORKSPACE}/{path}"):
-                if arriving.size + len(data) > left:
-                    return "larger than what may still be copied"
-                await arriving.add(data)
+            async with aclosing(self.read(there)) as pieces:
+                async for data in pieces:
+                    if arriving.size + len(data) > left:
+                        return "larger than what may still be copied"
+                    await arriving.add(data)
             return await arriving.place(path)
         except FileError as error:
-            return f"cannot be opened: {error.message}"
+            return f"cannot be opened: {error.message.removeprefix(f'{there}: ')}"
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(arriving.close)
@@ -228,6 +231,10 @@ def _found(line: bytes) -> tuple[str, str]:
 
 
 def _is_inside(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False  # the name of no file
     return bool(path) and "\0" not in path and path[0] != "/" and ".." not in path.split("/")
 
 
