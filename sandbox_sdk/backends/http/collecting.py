@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import PurePosixPath
 
 import aiohttp
@@ -65,7 +65,7 @@ class _Reader:
         data, self._rest = self._rest[:most], self._rest[most:]
         return data
 
-    async def file(self, said: str, size: int) -> AsyncIterator[bytes]:
+    async def file(self, said: str, size: int) -> AsyncGenerator[bytes]:
         """Yield so many bytes, which must be what was said of them."""
         found = hashlib.sha256()
         while size:

@@ -9,7 +9,7 @@ import errno
 import json
 import mimetypes
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -77,7 +77,7 @@ class Inside:
             await call.send(content)
             await call.finish(path)
 
-    async def read(self, path: str) -> AsyncIterator[bytes]:
+    async def read(self, path: str) -> AsyncGenerator[bytes]:
         """Yield a file's content.
 
         Raises:
@@ -140,10 +140,11 @@ class Inside:
 
     async def _keep(self, path: str, shelf: Shelf, left: int) -> Artifact | str:
         """Copy one file, or return why it does not leave."""
+        there = f"{_WORKSPACE}/{path}"
         try:
-            digest, size = await shelving.keep(shelf, self._some(path, left))
+            digest, size = await shelving.keep(shelf, self._some(there, left))
         except FileError as error:
-            return f"cannot be opened: {error.message}"
+            return f"cannot be opened: {error.message.removeprefix(f'{there}: ')}"
         except _TooLarge:
             return "larger than what may still be copied"
         return Artifact(
@@ -153,12 +154,13 @@ class Inside:
             media_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
         )
 
-    async def _some(self, path: str, left: int) -> AsyncIterator[bytes]:
-        async for data in self.read(f"{_WORKSPACE}/{path}"):
-            left -= len(data)
-            if left < 0:
-                raise _TooLarge
-            yield data
+    async def _some(self, path: str, left: int) -> AsyncGenerator[bytes]:
+        async with aclosing(self.read(path)) as pieces:
+            async for data in pieces:
+                left -= len(data)
+                if left < 0:
+                    raise _TooLarge
+                yield data
 
     @asynccontextmanager
     async def _call(self, op: str, **what: object) -> AsyncGenerator[_Call]:
@@ -238,6 +240,10 @@ def _found(line: bytes) -> tuple[str, str]:
 
 
 def _is_inside(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False  # the name of no file
     return bool(path) and "\0" not in path and path[0] != "/" and ".." not in path.split("/")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -160,8 +160,10 @@ class SealedHttpBackend(HttpBackend):
     async def read_file(self, id: str, path: str) -> AsyncIterator[bytes]:
         """Yield a file of a workspace while it runs."""
         async with self._inside(id) as inside:
-            if inside is not None:
-                async for data in inside.read(path):
+            if inside is None:
+                return
+            async with aclosing(inside.read(path)) as pieces:
+                async for data in pieces:
                     yield data
 
     async def aclose(self) -> None:

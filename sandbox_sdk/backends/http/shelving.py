@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 import anyio
 import attrs
@@ -13,7 +14,7 @@ from anyio.to_thread import run_sync
 from sandbox_sdk.values import Shelf
 
 
-async def keep(shelf: Shelf, source: AsyncIterator[bytes]) -> tuple[str, int]:
+async def keep(shelf: Shelf, source: AsyncGenerator[bytes]) -> tuple[str, int]:
     """Keep what comes; of what ends in an error nothing stays.
 
     Returns:
@@ -28,8 +29,9 @@ async def keep(shelf: Shelf, source: AsyncIterator[bytes]) -> tuple[str, int]:
     async with anyio.create_task_group() as group:
         group.start_soon(keeping.run, shelf)
         try:
-            async for data in source:
-                await send.send(data)
+            async with aclosing(source):
+                async for data in source:
+                    await send.send(data)
         except anyio.BrokenResourceError:
             pass  # the shelf failed, and tells why
         except Exception as error:  # noqa: BLE001 - raised when the shelf has let go
