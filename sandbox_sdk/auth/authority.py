@@ -29,7 +29,7 @@ from sandbox_sdk.auth.uses import Uses
 from sandbox_sdk.errors import AuthenticationError, CredentialNotFound
 from sandbox_sdk.store.folders import StateFolders
 
-_LOOK_SECONDS = 1.0  # how often a token of an unknown key makes the key file be looked at
+_LOOK_SECONDS = 1.0  # how often tokens, and those of unknown keys, make the key file be looked at
 
 
 class Authority:
@@ -49,6 +49,7 @@ class Authority:
         self._keys = keys
         self._clock = clock
         self._looked_at = 0.0
+        self._refreshed_at = 0.0
         self._limiter = FailureLimiter()
         self._uses = Uses(book, clock)
         self._grants = Grants(book, keys, self._limiter, self._uses, clock)
@@ -223,6 +224,11 @@ class Authority:
         )
 
     async def _by_token(self, text: str) -> Principal:
+        now = time.monotonic()
+        if now - self._refreshed_at >= _LOOK_SECONDS:
+            # Another process may have had a stolen key forgotten: what it signed still reads well.
+            self._refreshed_at = now
+            await run_sync(self._keys.refresh)
         try:
             claims = access_tokens.read(self._keys.keys, text, self._clock())
         except AuthenticationError:

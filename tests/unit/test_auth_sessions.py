@@ -253,6 +253,21 @@ async def test_a_key_that_was_stolen_can_be_forgotten_at_once(server: Served) ->
     await server.authority.authenticate(bearer(again.body["access_token"]))
 
 
+async def test_a_key_that_another_process_forgot_is_refused_within_a_second(server: Served) -> None:
+    session = await server.begin(await key_of(server))
+    await server.authority.authenticate(bearer(session["access_token"]))
+    other = await Authority.open(server.state, clock=server.clock)
+    await other.admin.rotate_signing_key(forget=True)
+    await other.aclose()
+
+    async def use() -> None:
+        while True:
+            await server.authority.authenticate(bearer(session["access_token"]))
+
+    with anyio.fail_after(5), pytest.raises(AuthenticationError):
+        await use()
+
+
 def footer(access_token: str) -> str:
     """Return the footer of a token, which names the key that signed it."""
     return SignedToken.parse(access_token).footer.decode()
