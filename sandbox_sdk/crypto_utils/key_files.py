@@ -41,6 +41,22 @@ def list_keys(folder: Path) -> list[WrappedKey]:
         return [parse_key(path.read_bytes(), path.name) for path in paths]
 
 
+def find_key(folder: Path, kind: KeyKind, name: str) -> WrappedKey | None:
+    """Return one wrapped key of a folder if it was made, and ``None`` if not; needs no master.
+
+    Raises:
+        IntegrityError: It is no wrapped key.
+        StateError: It cannot be read.
+    """
+    file_name = file_name_of(kind, name)
+    with failing(folder):
+        try:
+            data = (wrapped_folder(folder) / file_name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return parse_key(data, file_name)
+
+
 def erase_key(folder: Path, name: str) -> bool:
     """Remove the key of one sandbox's data for good, and return whether there was one.
 

@@ -22,9 +22,9 @@ from sandbox_sdk.crypto_utils.key_files import (
     erase_key,
     failing,
     file_name_of,
+    find_key,
     list_keys,
     locked,
-    parse_key,
     read_bundle,
     read_public,
     wrapped_folder,
@@ -247,11 +247,9 @@ class KeyRing:
         file_name = file_name_of(kind, name)
         if isinstance(known := self._opened.get(file_name), cls):
             return known
-        try:
-            data = (wrapped_folder(self.folder) / file_name).read_bytes()
-        except FileNotFoundError:
+        wrapped = find_key(self.folder, kind, name)
+        if wrapped is None:
             return None
-        wrapped = parse_key(data, file_name)
         key = wrapped.unwrap(self._master_of(wrapped))
         if not isinstance(key, cls):  # for type checkers: its file's name says what it is
             raise IntegrityError(f"the wrapped key {file_name} is of another kind")

@@ -17,8 +17,10 @@ pytestmark = pytest.mark.anyio
 
 WORDS = ("prompt", "answer", "code", "output", "artifact", "file", "env", "metadata", "target")
 CANARIES = {word: f"canary-{word}-93ce" for word in WORDS}
-SHELL = f"echo {CANARIES['code']} > /dev/null; printf %s {CANARIES['artifact']} > kept.txt; "
-SHELL += "printf 'canary-%s-93ce\\n' output; cat given; for n in $(seq 2000); do echo $n; done"
+SHELL = (
+    f"echo {CANARIES['code']} > /dev/null; printf %s {CANARIES['artifact']} > kept.txt; "
+    "printf 'canary-%s-93ce\\n' output; cat given; for n in $(seq 2000); do echo $n; done"
+)
 
 
 def found(state: Path) -> set[str]:

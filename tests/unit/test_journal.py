@@ -16,10 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sandbox_sdk.crypto_utils import DataKey
 from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.records.events import Event
 from sandbox_sdk.experiments.records.journal import Journal, read_events, scan_events
+from sandbox_sdk.experiments.records.payloads import Sealed
 from sandbox_sdk.experiments.records.redaction import REDACTED, Redactor
+from sandbox_sdk.experiments.records.redactions import REDACTIONS, read_redactions
 from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.values import AttemptState
 
@@ -155,7 +158,36 @@ async def test_secrets_never_reach_the_file(tmp_path: Path) -> None:
     await journal.aclose()
     assert b"canary" not in journal.path.read_bytes()
     (event,) = read_events(journal.path)
-    assert event.data == {"text": f"key {REDACTED}!", "deep": [{REDACTED: 1}]}
+    (commitment,) = read_redactions(tmp_path)
+    assert commitment.opens(b"sk-canary-123456")
+    assert event.data == {
+        "text": f"key {REDACTED}!",
+        "deep": [{REDACTED: 1}],
+        "redacted": [commitment.digest.hex()],
+    }
+
+
+async def test_what_was_redacted_can_be_proven_by_whoever_has_the_folder(tmp_path: Path) -> None:
+    redactor = Redactor(["sk-canary-123456", "sk-other-123456"])
+    payloads = Sealed(DataKey.generate(), "run_x")
+    journal = await Journal.open(tmp_path / "events.jsonl", "run_x", redactor, payloads=payloads)
+    journal.append("a", text="sk-canary-123456")
+    journal.append("b", text="sk-other-123456 sk-canary-123456")
+    await journal.aclose()
+    size = journal.path.stat().st_size
+    again = await Journal.open(
+        journal.path, "run_x", redactor, payloads=payloads, size=size, events=2
+    )
+    again.append("c", text="sk-other-123456")
+    await again.aclose()
+    salts = {each.digest.hex(): each for each in read_redactions(tmp_path, payloads)}
+    assert len(salts) == 3  # each driver makes its own
+    named = [event.data["redacted"] for event in read_events(journal.path, payloads)]
+    assert [len(each) for each in named] == [1, 2, 1]
+    assert all(salts[name].opens(b"sk-canary-123456") for name in named[0])
+    assert salts[named[2][0]].opens(b"sk-other-123456")
+    kept = b"".join((tmp_path / name).read_bytes() for name in ("events.jsonl", REDACTIONS))
+    assert not any(each.salt.hex().encode() in kept for each in salts.values())
 
 
 async def test_every_torn_end_is_ignored_and_damage_before_the_end_is_told(

@@ -16,10 +16,22 @@ import anyio
 import pytest
 from plain_sandboxes import BatchBench
 
-from sandbox_sdk.crypto_utils import KeyRing, KeySource, MasterKey, Unlock, list_keys, verify_folder
+from sandbox_sdk.crypto_utils import (
+    DataKey,
+    KeyRing,
+    KeySource,
+    MasterKey,
+    Unlock,
+    list_keys,
+    verify_folder,
+)
 from sandbox_sdk.errors import IntegrityError, KeyNotFound, SandboxError, StateError
 from sandbox_sdk.experiments.batches.batch_run import BatchRun
-from sandbox_sdk.experiments.records.journal import read_events
+from sandbox_sdk.experiments.records.events import Event
+from sandbox_sdk.experiments.records.journal import Journal, read_events, scan_events
+from sandbox_sdk.experiments.records.journal_reader import JournalReader
+from sandbox_sdk.experiments.records.payloads import Sealed
+from sandbox_sdk.experiments.records.redaction import Redactor
 from sandbox_sdk.experiments.records.run_record import read_run
 from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.run_result import RunResult
@@ -344,3 +356,54 @@ async def test_an_artifact_that_was_changed_or_exchanged_is_refused(tmp_path: Pa
             result.export(tmp_path / "out")
     one.write_bytes(kept)
     result.export(tmp_path / "out")
+
+
+async def test_a_sealed_journal_cut_anywhere_ends_with_what_was_made_durable(
+    tmp_path: Path,
+) -> None:
+    payloads = Sealed(DataKey.generate(), "run_x")
+    path = tmp_path / "events.jsonl"
+    ends = [0]
+    journal = await Journal.open(path, "run_x", Redactor(), payloads=payloads)
+    for size in (1, 3, 2):
+        for number in range(size):
+            journal.append("a", trial="t", text=f"{size} {number}")
+        await journal.commit()
+        ends.append(path.stat().st_size)
+    await journal.aclose()
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        whole = max(end for end in ends if end <= length)
+        placed = list(scan_events(path, payloads))
+        assert (placed[-1].end if placed else 0) == whole
+        assert len(placed) in (0, 1, 4)
+    path.write_bytes(data[: ends[2] + 5])
+    again = await Journal.open(path, "run_x", Redactor(), payloads=payloads, size=ends[2], events=4)
+    again.append("b")
+    await again.aclose()
+    assert [event.type for event in read_events(path, payloads)] == [*"aaaa", "b"]
+
+
+async def test_any_event_of_a_sealed_journal_is_read_by_its_place(tmp_path: Path) -> None:
+    payloads = Sealed(DataKey.generate(), "run_x")
+    path = tmp_path / "events.jsonl"
+    told: list[tuple[Event, int, int]] = []
+    journal = await Journal.open(path, "run_x", Redactor(), payloads=payloads)
+    journal.on_durable = lambda event, start, end: told.append((event, start, end))
+    for size in (1, 400, 2, 900, 1):  # more in a group than is looked back at once
+        for number in range(size):
+            journal.append("a", trial=f"t{number % 3}", usage={"n": number}, text="x" * number)
+        await journal.commit()
+    await journal.aclose()
+    reader = JournalReader(path, payloads)
+    for event, start, _ in told[::7]:
+        assert reader.at(start) == event
+    first, last = told[100][1], told[1200][2]
+    found = list(reader.between(first, last, "t1"))
+    assert found == [event for event, _, _ in told[100:1201] if event.trial == "t1"]
+    with pytest.raises(StateError, match="byte 5"):
+        reader.at(5)
+    assert [each.event for each in scan_events(path, payloads)] == [event for event, _, _ in told]
+    with pytest.raises(StateError, match="line 1"):  # it is no plain one
+        read_events(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio.to_thread
 import attrs
 
-from sandbox_sdk.durable import write_stream_durably
+from sandbox_sdk.durable import sync_folder, write_stream_durably
 from sandbox_sdk.errors import IntegrityError, StateError
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.values import Artifact
@@ -63,6 +63,7 @@ class SealedShelf:
         target = artifact_path(self.folder, sha256.hexdigest(), self.payloads)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft.replace(target)
+        sync_folder(target.parent)
         return sha256.hexdigest(), size
 
 

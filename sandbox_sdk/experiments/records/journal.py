@@ -29,6 +29,7 @@ from sandbox_sdk.experiments.records.events import (
 )
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads
 from sandbox_sdk.experiments.records.redaction import Redactor
+from sandbox_sdk.experiments.records.redactions import Redactions
 from sandbox_sdk.experiments.records.run_lease import RunLease
 
 JOURNAL = "events.jsonl"
@@ -74,6 +75,7 @@ class Journal:
         self._redactor = redactor
         self._descriptor = descriptor
         self._payloads = payloads
+        self._redactions = Redactions(path.parent, payloads)
         self._lease = lease
         self._size = size
         self._count = self._durable = events
@@ -147,7 +149,9 @@ class Journal:
         )
         halves = Halves.of(event, self._payloads)
         if self._redactor.finds(halves.head) or self._redactor.finds(halves.closed):
-            event = attrs.evolve(event, data=self._redactor.value(data))
+            secrets = self._redactor.found(halves.head + halves.closed)
+            kept = {**self._redactor.value(data), "redacted": self._redactions.of(secrets)}
+            event = attrs.evolve(event, data=kept)
             halves = Halves.of(event, self._payloads)
         self._pending.append((event, halves))
         self._count += 1
@@ -202,6 +206,7 @@ class Journal:
         data = b"".join(lines)
         try:
             with self._lease.held() if self._lease else contextlib.nullcontext():
+                self._redactions.save()
                 written = 0
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])

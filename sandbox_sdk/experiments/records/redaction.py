@@ -44,6 +44,11 @@ class Redactor:
         """Return whether a line of JSON in ASCII holds a secret in any of its texts."""
         return any(mark in line for mark in self._marks)
 
+    def found(self, line: bytes) -> list[str]:
+        """Return the secrets that a line of JSON in ASCII holds in any of its texts."""
+        pairs = zip(self._secrets, self._marks, strict=True)
+        return [secret for secret, mark in pairs if mark in line]
+
     def text(self, text: str) -> str:
         """Return the text with each secret replaced."""
         for secret in self._secrets:

@@ -8,6 +8,7 @@
 - ``lock.json``: what it was done with;
 - ``lease.json``: who drives it;
 - ``events.jsonl``: what happened, the only truth;
+- ``redactions.json``: the salts of what was redacted in it, where anything was;
 - ``artifacts/sha256/ab/cdef...``: bytes by their digest;
 - ``outcomes.csv``, ``trials.csv``, ``trials.jsonl``: tables, made from the above.
 
@@ -23,9 +24,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sandbox_sdk.durable import sync_folder, write_durably, write_stream_durably
+from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import IntegrityError, SandboxNotFound, StateError
 from sandbox_sdk.experiments.batches.datasets import to_json
 from sandbox_sdk.experiments.batches.plan import Plan
@@ -33,6 +34,13 @@ from sandbox_sdk.experiments.provenance import sdk_version
 from sandbox_sdk.experiments.records.digests import canonical_json
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads, seal_json, unseal_json
 from sandbox_sdk.experiments.records.redaction import Redactor
+from sandbox_sdk.experiments.records.run_files import (
+    lines_of,
+    read_file,
+    read_json,
+    write_file,
+    write_json,
+)
 
 PLAN, LOCK, KEYS, SAMPLES = "plan.json", "lock.json", "trials.txt", "samples.jsonl"
 
@@ -70,10 +78,10 @@ def create_run(
         folder.mkdir(mode=0o700)
         sync_folder(folder.parent)
         if sandbox_id is None:
-            _write(folder, KEYS, (f"{key}\n".encode() for key in plan.keys), payloads)
+            write_file(folder, KEYS, (f"{key}\n".encode() for key in plan.keys), payloads)
             if plan.batch.has_dataset:
                 rows = map(to_json, plan.batch.dataset.samples)
-                _write(folder, SAMPLES, (canonical_json(row) + b"\n" for row in rows), payloads)
+                write_file(folder, SAMPLES, (canonical_json(row) + b"\n" for row in rows), payloads)
             place = runs_dir / _BY_PLAN / (mark or plan.digest)
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             (place / run).touch()
@@ -86,11 +94,6 @@ def create_run(
     told = redactor.value(_plan_json(run, plan, sandbox_id))
     write_json(folder / PLAN, seal_json(payloads, PLAN, told, open=_head(told)))
     return folder
-
-
-def _write(folder: Path, name: str, pieces: Iterable[bytes], payloads: Payloads) -> None:
-    kept = payloads.seal_pieces(pieces, name)
-    write_stream_durably(folder / name, lambda file: file.writelines(kept))
 
 
 def _head(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,40 +207,12 @@ def read_samples(folder: Path, payloads: Payloads = PLAIN) -> Iterator[dict[str,
     if not path.exists():
         return
     try:
-        for line in _lines(read_file(folder, SAMPLES, payloads)):
+        for line in lines_of(read_file(folder, SAMPLES, payloads)):
             yield json.loads(line)
     except IntegrityError:
         raise
     except ValueError as error:
         raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
-
-
-def read_file(folder: Path, name: str, payloads: Payloads = PLAIN) -> Iterator[bytes]:
-    """Yield the content of a file that a run keeps whole. Reads the disk.
-
-    Raises:
-        IntegrityError: It is sealed, and was changed.
-        StateError: It cannot be read.
-    """
-    path = folder / name
-    try:
-        with path.open("rb") as file:
-            yield from payloads.unseal_pieces(file, name)
-    except IntegrityError as error:
-        raise IntegrityError(f"{path}: {error.message}", path=str(path)) from error
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be read: {error.strerror or error}", errno=error.errno
-        ) from error
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
 
 
 def find_run(runs_dir: Path, run: str) -> Path:
@@ -319,38 +294,3 @@ def write_lock(folder: Path, lock: Mapping[str, Any], payloads: Payloads = PLAIN
         StateError: It cannot be written.
     """
     write_json(folder / LOCK, seal_json(payloads, LOCK, lock, open={}))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole or not at all. Blocks on the disk.
-
-    Raises:
-        StateError: It cannot be written.
-    """
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    try:
-        write_durably(path, text.encode())
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be written: {error.strerror or error}; free space or repair the disk",
-            errno=error.errno,
-        ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds. Reads the disk.
-
-    Raises:
-        StateError: It cannot be read, or holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be read: {error.strerror or error}", errno=error.errno
-        ) from error
-    except ValueError as error:
-        raise StateError(f"{path} is damaged: {error}; restore it from a copy") from error
-    if not isinstance(value, dict):
-        raise StateError(f"{path} is damaged: it holds no JSON object; restore it from a copy")
-    return cast("dict[str, Any]", value)

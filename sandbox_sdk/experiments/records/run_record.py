@@ -75,11 +75,11 @@ class RunRecord:
     ledger: Ledger = attrs.field(repr=False)
     payloads: Payloads = attrs.field(default=PLAIN, repr=False)
     seals: Seals = attrs.field(factory=Seals, repr=False)
-    _reader: JournalReader = attrs.field(init=False, repr=False)
-
-    @_reader.default
-    def _(self) -> JournalReader:
-        return JournalReader(self.folder / JOURNAL, self.payloads)
+    _reader: JournalReader = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(lambda record: _reader_of(record), takes_self=True),
+    )
 
     @property
     def lock(self) -> dict[str, Any] | None:
@@ -188,6 +188,10 @@ class RunRecord:
     def stored(self, identity: str) -> Event:
         """Return the event that stored a message or a sandbox's standing. Reads the disk."""
         return self._reader.at(self.ledger.stored[identity])
+
+
+def _reader_of(record: RunRecord) -> JournalReader:
+    return JournalReader(record.folder / JOURNAL, record.payloads)
 
 
 def read_run(folder: Path, seals: Seals | None = None) -> RunRecord:

@@ -8,7 +8,7 @@ from functools import partial
 import attrs
 
 from sandbox_sdk.crypto_utils.digests import keyed_digest
-from sandbox_sdk.crypto_utils.key_files import list_keys
+from sandbox_sdk.crypto_utils.key_files import find_key
 from sandbox_sdk.crypto_utils.keyring import KeyRing
 from sandbox_sdk.crypto_utils.manifests import sign_manifest
 from sandbox_sdk.errors import KeyNotFound
@@ -95,8 +95,9 @@ class Seals:
             key = ring.data_key(_PLANS).reveal()
             sealed = keyed_digest(key, digest.encode(), purpose=b"sbx.plan").hex()
             return digest, sealed
-        for wrapped in list_keys(self.vault.folder) if self.vault and every else ():
-            if (wrapped.kind, wrapped.name) == ("data", _PLANS):
+        if every and self.vault is not None:
+            wrapped = find_key(self.vault.folder, "data", _PLANS)
+            if wrapped is not None:
                 raise KeyNotFound(
                     "runs of this state folder are sealed, and without their master key (its id is "
                     f"{wrapped.master_id}) nobody can tell whether this batch was begun: set "

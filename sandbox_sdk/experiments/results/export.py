@@ -23,7 +23,8 @@ from sandbox_sdk.durable import sync_folder
 from sandbox_sdk.errors import ExportError
 from sandbox_sdk.experiments.records.artifacts import artifact_path, read_artifact
 from sandbox_sdk.experiments.records.journal import JOURNAL, scan_events
-from sandbox_sdk.experiments.records.run_folder import LOCK, PLAN, SAMPLES, read_file
+from sandbox_sdk.experiments.records.run_files import read_file
+from sandbox_sdk.experiments.records.run_folder import LOCK, PLAN, SAMPLES
 from sandbox_sdk.experiments.records.run_record import RunRecord, read_run
 from sandbox_sdk.experiments.records.seals import Seals
 from sandbox_sdk.experiments.results.export_tables import json_text, more_of, write_csv
