@@ -11,7 +11,7 @@ import pytest
 
 from sandbox_sdk.agent import frames
 from sandbox_sdk.backends.http.inside import Inside, set_variables
-from sandbox_sdk.engine.extract import Bounds
+from sandbox_sdk.engine.extract import Bounds, shelf_of
 from sandbox_sdk.errors import FileError, ProtocolError, SandboxEnded
 
 pytestmark = pytest.mark.anyio
@@ -80,14 +80,14 @@ async def test_files_are_kept_below_what_came_and_as_far_as_there_is_room(tmp_pa
             "read/d": ([b"1234"], b'{"bytes": 4}'),
         }
     )
-    collected = await Inside("sb_1", agent).collect(["*"], tmp_path, Bounds(bytes=9))
+    collected = await Inside("sb_1", agent).collect(["*"], shelf_of(tmp_path), Bounds(bytes=9))
     assert [each.path for each in collected.artifacts] == ["a", "d"]
     assert collected.skipped == {
         "b": "larger than what may still be copied",
         "c": "cannot be opened: no",
     }
     assert contents(tmp_path) == [b"1234"]
-    few = await Inside("sb_1", agent).collect(["*"], tmp_path, Bounds(files=1))
+    few = await Inside("sb_1", agent).collect(["*"], shelf_of(tmp_path), Bounds(files=1))
     assert (len(few.artifacts), set(few.skipped.values())) == (1, {"more than 1 files match"})
 
 
@@ -107,7 +107,7 @@ async def test_a_name_that_no_file_has_is_refused(
     lie: tuple[list[bytes], bytes], tmp_path: Path
 ) -> None:
     with pytest.raises(ProtocolError):
-        await Inside("sb_1", Agent({"find": lie})).collect(["*"], tmp_path)
+        await Inside("sb_1", Agent({"find": lie})).collect(["*"], shelf_of(tmp_path))
     assert contents(tmp_path) == []
 
 

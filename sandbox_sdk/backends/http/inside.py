@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import mimetypes
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
