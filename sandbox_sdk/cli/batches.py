@@ -125,7 +125,8 @@ def show(session: Session, result: RunResult) -> None:
         rows = [(each.condition, each.scorer, each.shown, each.told) for each in scores]
         output.table(("condition", "scorer", "mean [95 %]", "trials"), rows)
         output.line(result.rule)
-    kept = "tables and journal" if result.key_id is None else "sealed journal (--export reads it)"
+    sealed = "sealed journal (runs show --export makes tables)"
+    kept = "tables and journal" if result.key_id is None else sealed
     output.line(f"{kept}: {result.folder}")
 
 

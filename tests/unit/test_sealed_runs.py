@@ -200,7 +200,7 @@ async def test_a_run_that_began_plain_goes_on_plain(tmp_path: Path) -> None:
 
 async def test_without_the_key_a_run_is_refused_and_stays(tmp_path: Path) -> None:
     begun_id = await begun(tmp_path)
-    before = (tmp_path / "runs" / begun_id / "events.jsonl").read_bytes()
+    before = hexes(tmp_path)
     key = next(key for key in list_keys(tmp_path / "keys") if key.name == begun_id)
     for other in (None, MasterKey.generate().to_text()):
         with pytest.raises(KeyNotFound, match=key.id) as refused:
@@ -212,7 +212,7 @@ async def test_without_the_key_a_run_is_refused_and_stays(tmp_path: Path) -> Non
         with pytest.raises(KeyNotFound, match=key.master_id):
             await bench(tmp_path, other).open(config(max_concurrency=1))
         assert [info.id for info in bench(tmp_path, other).batches.every()] == [begun_id]
-    assert (tmp_path / "runs" / begun_id / "events.jsonl").read_bytes() == before
+    assert hexes(tmp_path) == before
     assert (await made(tmp_path, max_concurrency=1)).id == begun_id
 
 

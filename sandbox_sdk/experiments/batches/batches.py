@@ -230,7 +230,10 @@ class Batches:
         return Source(read_run(find_run(self.runs_dir, choice.reuse), self.seals), plan.keys)
 
     def _marks(self, plan: Plan, choice: Choice) -> tuple[str, ...]:
-        """Return what the plan's runs may be found by, that of a new one last."""
+        """Return what the plan's runs may be found by, that of a new one last. Reads the disk."""
+        if choice.run not in (None, NEW):
+            # Refused here if its key is missing, for a mark in clear would tell the plan's digest.
+            self.seals.of(choice.run, key_id(find_run(self.runs_dir, choice.run)))
         return self.seals.marks(plan.digest, _levels(plan), every=choice.run is None)
 
     def _find(self, plan: Plan, choice: Choice, marks: tuple[str, ...]) -> RunRecord | None:
