@@ -52,7 +52,9 @@ def found(state: Path) -> set[str]:
     return {name for name, text in CANARIES.items() if any(text.encode() in t for t in texts)}
 
 
-@pytest.mark.parametrize(("key", "level"), [(MASTER, "medium"), (None, "high")])
+@pytest.mark.parametrize(
+    ("key", "level"), [(MASTER, "medium"), (None, "high")], ids=["medium, a key", "high"]
+)
 @pytest.mark.filterwarnings("ignore:no encryption key was set")
 async def test_what_a_sandbox_was_given_is_sealed_and_comes_back(
     tmp_path: Path, key: str | None, level: SecurityLevel
@@ -89,7 +91,7 @@ async def test_what_was_recorded_in_clear_stays_readable_with_a_key(tmp_path: Pa
         assert (taken.files, taken.info.spec.env) == (info.spec.files, info.spec.env)
 
 
-@pytest.mark.parametrize("key", [None, MasterKey.generate().to_text()])
+@pytest.mark.parametrize("key", [None, MasterKey.generate().to_text()], ids=["none", "another"])
 async def test_without_the_key_sandboxes_are_listed_and_not_started(
     tmp_path: Path, key: str | None
 ) -> None:

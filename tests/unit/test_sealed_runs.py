@@ -239,7 +239,11 @@ async def test_a_rotation_changes_no_run(tmp_path: Path) -> None:
     assert bench(tmp_path, new).batches.get(result.id).states == {"completed": 4}
 
 
-@pytest.mark.parametrize(("before", "after"), [(MASTER, MASTER), (None, MASTER), (MASTER, None)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(MASTER, MASTER), (None, MASTER), (MASTER, None)],
+    ids=["sealed, sealed", "plain, sealed", "sealed, plain"],
+)
 async def test_trials_are_taken_from_a_run_however_it_is_kept(
     tmp_path: Path, before: str | None, after: str | None
 ) -> None:
