@@ -1,43 +1,60 @@
-"""The command line: one group of commands."""
+"""The command line: one group of commands, each imported when it is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+
 import click
 
-from sandbox_sdk.cli.admin import admin
-from sandbox_sdk.cli.audit import audit
-from sandbox_sdk.cli.batches import run_
-from sandbox_sdk.cli.compare import compare
-from sandbox_sdk.cli.demo import demo
-from sandbox_sdk.cli.doctor import doctor
-from sandbox_sdk.cli.execute import execute
-from sandbox_sdk.cli.keys import keys
-from sandbox_sdk.cli.login import login, logout
-from sandbox_sdk.cli.models import models
-from sandbox_sdk.cli.policy import policy_
 from sandbox_sdk.cli.running import global_options
-from sandbox_sdk.cli.runs import runs
-from sandbox_sdk.cli.sandboxes import delete, export, list_
-from sandbox_sdk.cli.serve import serve
-from sandbox_sdk.cli.server import server
-from sandbox_sdk.cli.templates import template
-from sandbox_sdk.cli.verify import verify
+
+COMMANDS: Mapping[str, str] = {
+    "admin": "admin:admin",
+    "audit": "audit:audit",
+    "compare": "compare:compare",
+    "delete": "sandboxes:delete",
+    "demo": "demo:demo",
+    "doctor": "doctor:doctor",
+    "exec": "execute:execute",
+    "export": "sandboxes:export",
+    "keys": "keys:keys",
+    "list": "sandboxes:list_",
+    "login": "login:login",
+    "logout": "login:logout",
+    "models": "models:models",
+    "policy": "policy:policy_",
+    "run": "batches:run_",
+    "runs": "runs:runs",
+    "serve": "serve:serve",
+    "server": "server:server",
+    "template": "templates:template",
+    "verify": "verify:verify",
+}
+"""Name -> the module of this package that has it, and its name there."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose commands are imported on use: together they cost more than most of them do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, in the order in which help shows them."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; ``None`` if there is none of that name."""
+        if (place := COMMANDS.get(cmd_name)) is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(import_module(f"sandbox_sdk.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sandbox-sdk", prog_name="sandbox-sdk")
 @global_options
 def app() -> None:
     """Isolated sandboxes and tracked LLM experiments on this machine."""
-
-
-for _command in (
-    *(demo, run_, runs, execute, list_, export, verify, delete, compare, doctor, policy_, serve),
-    *(login, logout),
-):
-    app.add_command(_command)
-for _group in (models, template, keys, audit, server, admin):
-    app.add_command(_group)
 
 
 def main() -> None:

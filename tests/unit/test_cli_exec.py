@@ -14,6 +14,8 @@ from command_line import PROGRAM, Typist, on_terminal, run, start
 from sandbox_sdk.cli.execute import exit_code
 from sandbox_sdk.values import Ended, EndKind
 
+pytestmark = pytest.mark.timeout(60)  # several processes, each with a start of its own
+
 
 def test_input_output_and_exit_code_are_the_commands(tmp_path: Path) -> None:
     script = "tr a-z A-Z; echo oops >&2; exit 7"

@@ -284,7 +284,8 @@ async def test_a_token_of_another_tenant_finds_nothing(known: Known) -> None:
     stranger = await known.authority.admin.create_key("others", "ann", grants=("admin",))
     mine = known.backend(Auth({"api_key": known.key.secret}))
     theirs = known.backend(Auth({"api_key": stranger.secret}))
-    made = await mine.create(SandboxSpec(name="x", security_level="high"))
+    spec = SandboxSpec(name="x", security_level="high", owners=("ab" * 32,))
+    made = await mine.create(spec)
     with pytest.raises(SandboxNotFound):
         await theirs.get(made.id)
     assert await theirs.list() == ()
