@@ -336,7 +336,7 @@ def _enforcer(
         Rulebook(settings.rules, config=settings.rules_file),
         store,
         client=f"uid {os.geteuid()}",
-        names_of=templates.names_of,
+        known_by=templates.known_by,
         protections=protections,
     )
     if auditor is not None:

@@ -93,7 +93,7 @@ class Enforcer:
         book: The rules.
         notes: Where what was used is remembered.
         client: Who the caller is, as rules name callers.
-        names_of: Returns the names of a template by its key.
+        known_by: Returns what a sandbox's template is known by: its key, and its names.
         protections: Returns what is in force for a sandbox of what rules may require.
     """
 
@@ -103,12 +103,12 @@ class Enforcer:
         notes: Notes,
         *,
         client: str,
-        names_of: Callable[[str], Iterable[str]],
+        known_by: Callable[[SandboxSpec], tuple[str, ...]],
         protections: Callable[[SandboxSpec], Iterable[Protection]],
     ) -> None:
         self._book = book
         self._client = client
-        self._names_of = names_of
+        self._known_by = known_by
         self._protections = protections
         self._rules = book.read()
         self._used = Used(notes)
@@ -160,7 +160,7 @@ class Enforcer:
         if _is_own(spec):
             return
         for rule in self._about(spec, fresh=True):
-            for reason in refusals_of_spec(rule, spec, self._names(spec)):
+            for reason in self._of_spec(rule, spec):
                 raise self._deny(rule, reason, spec)
             for reason in self._now(rule, spec, "", starts=False):
                 raise self._deny(rule, reason, spec)
@@ -173,7 +173,7 @@ class Enforcer:
             yield
             return
         for rule in self._about(spec, fresh=True):
-            for reason in refusals_of_spec(rule, spec, self._names(spec)):
+            for reason in self._of_spec(rule, spec):
                 raise self._deny(rule, reason, spec, info.id)
             for reason in self._now(rule, spec, info.id, starts=True):
                 raise self._deny(rule, reason, spec, info.id)
@@ -280,7 +280,7 @@ class Enforcer:
         standing = await guarded.standing(info.id) if about else None
         for rule in about:
             reasons = [
-                *refusals_of_spec(rule, spec, self._names(spec)),
+                *self._of_spec(rule, spec),
                 *self._now(rule, spec, info.id, starts=False),
             ]
             if standing is not None:
@@ -290,7 +290,7 @@ class Enforcer:
         return None
 
     def _refusals(self, rule: Rule, spec: SandboxSpec) -> Iterable[tuple[When, str]]:
-        for reason in refusals_of_spec(rule, spec, self._names(spec)):
+        for reason in self._of_spec(rule, spec):
             yield "create", reason
         early = list(self._now(rule, spec, "", starts=False))
         for reason in early:
@@ -333,8 +333,9 @@ class Enforcer:
         )
         return refusals_of_circumstances(rule, now, starts=starts)
 
-    def _names(self, spec: SandboxSpec) -> tuple[str, ...]:
-        return () if spec.template is None else tuple(self._names_of(spec.template))
+    def _of_spec(self, rule: Rule, spec: SandboxSpec) -> Iterable[str]:
+        # What a template is known by is on the disk.
+        return refusals_of_spec(rule, spec, self._known_by(spec) if rule.templates else ())
 
     def _deny(
         self, rule: Rule, reason: str, spec: SandboxSpec | None, id: str | None = None

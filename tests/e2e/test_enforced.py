@@ -12,8 +12,10 @@ import pytest
 from host import soon
 
 from sandbox_sdk import AsyncSandbox, AsyncSandboxClient, PolicyDenied, SandboxEnded
+from sandbox_sdk.engine.templates import key_of
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.orchestrator import enforce
+from sandbox_sdk.requirements import parse_packages
 from sandbox_sdk.values import EndKind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -287,3 +289,13 @@ async def test_rules_that_cannot_be_read_allow_nothing_new(state: Path) -> None:
             await client.create_sandbox("after")
         with pytest.raises(PolicyDenied, match="the rules cannot be read"):
             await sandbox.setup()
+
+
+async def test_packages_are_no_template_of_a_name_that_they_are_written_like(state: Path) -> None:
+    async with client_of(state, rule(templates=["python", "course-*"])) as client:
+        for packages in (["course-of-anybody"], ["python"], ["course-1", "evil"]):
+            with pytest.raises(PolicyDenied, match="the template must be one of python, course-"):
+                await client.create_sandbox("asked", packages=packages)
+    key = key_of(parse_packages(["course-1"]))
+    async with client_of(state, rule(templates=[key])) as client:
+        await client.create_sandbox("asked", packages=["course-1"])
