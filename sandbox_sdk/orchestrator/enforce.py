@@ -258,17 +258,14 @@ class Enforcer:
             return ()
         stopped: list[str] = []
         for info in await guarded.running():
-            denial = await self._drifted(info, guarded)
-            if denial is None:
-                continue
             try:
-                await guarded.stop(info.id, ended_by(denial))
-            except SandboxError as error:
-                log.warning(
-                    "policies.not_stopped", extra={"sandbox_id": info.id, "reason": error.message}
-                )
-            else:
-                stopped.append(info.id)
+                if denial := await self._drifted(info, guarded):
+                    await guarded.stop(info.id, ended_by(denial))
+                    stopped.append(info.id)
+            except (OSError, SandboxError) as error:
+                # One sandbox's trouble must not keep others from being looked at, now or later.
+                about = {"sandbox_id": info.id, "reason": str(error)}
+                log.warning("policies.not_enforced", extra=about)
         return tuple(stopped)
 
     async def _drifted(self, info: SandboxInfo, guarded: Guarded) -> PolicyDenied | None:

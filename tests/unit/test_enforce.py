@@ -1,0 +1,76 @@
+"""The rules are enforced whatever happens to the process, and what other clients used counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from sandbox_sdk.backends.base import Standing
+from sandbox_sdk.errors import StateError
+from sandbox_sdk.orchestrator.enforce import Enforcer
+from sandbox_sdk.rulebook import Rulebook
+from sandbox_sdk.rules import Rule
+from sandbox_sdk.values import Ended, Isolation, SandboxInfo, SandboxSpec
+
+pytestmark = pytest.mark.anyio
+
+
+class Shared:
+    """The notes of a state folder, which its clients share."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, str]] = {}
+
+    async def notes(self, kind: str) -> Mapping[str, str]:
+        return dict(self._kept.get(kind, {}))
+
+    async def change_note(
+        self, kind: str, name: str, new: Callable[[str | None], str | None]
+    ) -> None:
+        kept = self._kept.setdefault(kind, {})
+        text = new(kept.pop(name, None))
+        if text is not None:
+            kept[name] = text
+
+
+class Runs:
+    """Sandboxes that run until they are stopped."""
+
+    def __init__(self, *infos: SandboxInfo) -> None:
+        self.infos = list(infos)
+
+    async def running(self) -> Sequence[SandboxInfo]:
+        return tuple(self.infos)
+
+    async def standing(self, id: str) -> Standing | None:
+        (info,) = [each for each in self.infos if each.id == id]
+        return Standing(isolation=Isolation(level="medium", runtime="zygote"), limits=(), info=info)
+
+    async def stop(self, id: str, why: Ended | None = None) -> SandboxInfo:
+        (info,) = [each for each in self.infos if each.id == id]
+        self.infos.remove(info)
+        return info
+
+
+def sandbox(id: str) -> SandboxInfo:
+    return SandboxInfo(id=id, spec=SandboxSpec(name=id, template=id, timeout=60.0))
+
+
+def known_by(spec: SandboxSpec) -> tuple[str, ...]:
+    if spec.template == "damaged":
+        raise StateError("the names cannot be read")
+    return (str(spec.template),)
+
+
+def enforcer(notes: Shared, *rules: Rule) -> Enforcer:
+    return Enforcer(
+        Rulebook(rules), notes, client="uid 1", known_by=known_by, protections=lambda _: ()
+    )
+
+
+async def test_what_cannot_be_looked_at_keeps_nothing_else_from_being_ended() -> None:
+    runs = Runs(sandbox("damaged"), sandbox("other"))
+    held = enforcer(Shared(), Rule(name="ours", templates=("python",)))
+    assert await held.check(runs) == ("other",)
+    assert [info.id for info in runs.infos] == ["damaged"]
