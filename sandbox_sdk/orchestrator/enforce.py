@@ -32,6 +32,9 @@ log = logging.getLogger("sandbox_sdk.policies")
 DRIFT_SECONDS = 1.0
 """Seconds between two looks at whether what runs is still allowed."""
 
+NOTE_SECONDS = 10.0
+"""Seconds of a sandbox's life that are lost at most where its process is killed."""
+
 When = Literal["create", "start"]
 
 
@@ -74,16 +77,16 @@ class Guarded(Protocol):
         ...
 
 
-@attrs.frozen
+@attrs.define
 class _Live:
-    """A sandbox that starts or runs, and when it began."""
+    """A sandbox that starts or runs, and since when its life is not noted."""
 
     info: SandboxInfo
-    began: float = attrs.field(factory=time.monotonic)
+    since: float = attrs.field(factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.since
 
 
 class Enforcer:
@@ -235,8 +238,8 @@ class Enforcer:
     def ended(self, info: SandboxInfo, ended: Ended, usage: Usage) -> None:
         """Take note of an end; see ``Observer``."""
         live = self._live.pop(info.id, None)
-        if live is not None and any(rule.lifetime is not None for rule in self._rules):
-            self._used.live(info.id, live.seconds)
+        if live is not None:
+            self._note(live)
 
     async def run(self, guarded: Guarded) -> None:
         """End what is no longer allowed, as long as anything runs."""
@@ -250,6 +253,9 @@ class Enforcer:
 
     async def check(self, guarded: Guarded) -> tuple[str, ...]:
         """End every sandbox that rules do not allow as it runs; return their ids."""
+        for live in self._live.values():
+            if live.seconds >= NOTE_SECONDS:  # or a killed process would have it live for ever
+                self._note(live)
         try:
             await self._used.save()
         except SandboxError as error:
@@ -285,6 +291,12 @@ class Enforcer:
             if reasons:
                 return self._deny(rule, "; ".join(reasons), spec, info.id)
         return None
+
+    def _note(self, live: _Live) -> None:
+        """Take note of how long a sandbox has lived since that was last done."""
+        if any(rule.lifetime is not None for rule in self._rules):
+            self._used.live(live.info.id, live.seconds)
+            live.since = time.monotonic()
 
     def _refusals(self, rule: Rule, spec: SandboxSpec) -> Iterable[tuple[When, str]]:
         for reason in self._of_spec(rule, spec):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from sandbox_sdk.backends.base import Standing
-from sandbox_sdk.errors import StateError
+from sandbox_sdk.errors import PolicyDenied, StateError
+from sandbox_sdk.orchestrator import enforce
 from sandbox_sdk.orchestrator.enforce import Enforcer
 from sandbox_sdk.rulebook import Rulebook
 from sandbox_sdk.rules import Rule
@@ -74,3 +76,22 @@ async def test_what_cannot_be_looked_at_keeps_nothing_else_from_being_ended() ->
     held = enforcer(Shared(), Rule(name="ours", templates=("python",)))
     assert await held.check(runs) == ("other",)
     assert [info.id for info in runs.infos] == ["damaged"]
+
+
+async def test_a_life_counts_though_the_process_that_held_it_was_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(enforce, "NOTE_SECONDS", 0.0)
+    notes, info = Shared(), sandbox("python")
+    rule = Rule(name="ours", lifetime=100.0)
+    killed = enforcer(notes, rule)
+    with killed.starting(info):
+        began = time.monotonic()
+    await killed.check(Runs(info))  # and is never told of an end
+    lived = (await notes.notes("policy_lived"))[info.id]
+    assert 0 <= float(lived) <= time.monotonic() - began + 0.001
+    await notes.change_note("policy_lived", info.id, lambda text: str(float(text or 0) + 100))
+    after = enforcer(notes, rule)
+    await after.load()
+    with pytest.raises(PolicyDenied, match="has lived for its 100 seconds"), after.starting(info):
+        pytest.fail("it was let in")
