@@ -162,7 +162,7 @@ class Parts:
         try:
             await local.reap()
             await optimizer.load()
-            await enforcer.load()
+            await enforcer.refresh()
             await supervisor.start_soon(enforcer.run, here)
             await supervisor.start_soon(monitor.run)
         except BaseException:

@@ -126,6 +126,7 @@ class LocalBackend:
     async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox."""
         if self._gate is not None:
+            await self._gate.refresh()
             self._gate.create(spec)
         info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
         recorded = await self._store.insert_sandbox(info, once)
@@ -147,6 +148,7 @@ class LocalBackend:
         """Set a sandbox up, if that is allowed."""
         if self._gate is None:
             return await self._start(id)
+        await self._gate.refresh()
         spec = self._new.get(id)
         with self._gate.starting(
             await self._store.get_sandbox(id) if spec is None else SandboxInfo(id=id, spec=spec)

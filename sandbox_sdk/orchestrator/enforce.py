@@ -125,9 +125,10 @@ class Enforcer:
         self._rules = self._book.read()
         return self._rules
 
-    async def load(self) -> None:
-        """Read what was used before."""
-        await self._used.load()
+    async def refresh(self) -> None:
+        """Learn what all clients have used until now; see ``Gate``."""
+        if any(rule.cost is not None or rule.lifetime is not None for rule in self.rules):
+            await self._used.load()
 
     async def save(self) -> None:
         """Remember what was used."""
@@ -220,10 +221,14 @@ class Enforcer:
 
     def paid(self, metadata: Mapping[str, str], cost: Decimal) -> None:
         """Take note of what a model's call cost."""
-        for rule in self._rules:
-            if rule.cost is not None and rule.is_about(metadata, self._client):
-                self._used.spend(rule.name, cost)
-                self._lively.set()
+        about = {
+            rule.name
+            for rule in self._rules
+            if rule.cost is not None and rule.is_about(metadata, self._client)
+        }
+        for name in about:  # once, though rules of two sources have it
+            self._used.spend(name, cost)
+            self._lively.set()
 
     async def forget(self, id: str) -> None:
         """Take note that a sandbox was deleted; see ``Gate``."""
@@ -258,6 +263,7 @@ class Enforcer:
                 self._note(live)
         try:
             await self._used.save()
+            await self.refresh()
         except SandboxError as error:
             log.warning("policies.not_remembered", extra={"reason": error.message})
         if not self.rules:

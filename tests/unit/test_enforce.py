@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 
 import pytest
 
@@ -92,6 +93,30 @@ async def test_a_life_counts_though_the_process_that_held_it_was_killed(
     assert 0 <= float(lived) <= time.monotonic() - began + 0.001
     await notes.change_note("policy_lived", info.id, lambda text: str(float(text or 0) + 100))
     after = enforcer(notes, rule)
-    await after.load()
+    await after.refresh()
     with pytest.raises(PolicyDenied, match="has lived for its 100 seconds"), after.starting(info):
         pytest.fail("it was let in")
+
+
+async def test_what_another_client_spent_or_had_live_counts_at_once() -> None:
+    """Also in one that has used nothing itself since it was opened."""
+    notes, info = Shared(), sandbox("python")
+    rules = [Rule(name="purse", cost=Decimal(1)), Rule(name="short", lifetime=100.0)]
+    idle, busy = enforcer(notes, *rules), enforcer(notes, *rules)
+    await idle.refresh()
+    busy.paid({}, Decimal(1))
+    await busy.save()
+    await idle.refresh()
+    with pytest.raises(PolicyDenied, match=r"\$1 were to be spent"):
+        idle.create(info.spec)
+    runs = Runs(info)
+    assert await idle.check(runs) == (info.id,)
+
+
+async def test_a_call_is_paid_once_under_a_name_that_rules_of_two_sources_have() -> None:
+    notes = Shared()
+    rules = [Rule(name="purse", source=each, cost=Decimal(5)) for each in ("host", "file")]
+    held = enforcer(notes, *rules)
+    held.paid({}, Decimal(1))
+    await held.save()
+    assert await notes.notes("policy_spent") == {"purse": "1"}
