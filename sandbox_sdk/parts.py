@@ -123,7 +123,7 @@ class Parts:
         )
         here.observe(enforcer)
         local = here if auditor is None else AuditedBackend(here, auditor)
-        backend = _far(settings, folders) or local
+        backend = _far(settings, folders, vault) or local
         monitor = Monitor([backend], here.read_host, interval=settings.monitoring_interval)
         monitor.tell(witness.seen)
         here.observe(witness)
@@ -370,7 +370,7 @@ def _admission(
     )
 
 
-def _far(settings: Settings, folders: StateFolders) -> Backend | None:
+def _far(settings: Settings, folders: StateFolders, vault: Vault) -> Backend | None:
     """Return the sandboxes of the server that is set; ``None`` is none."""
     if settings.endpoint is None:
         return None
@@ -383,4 +383,5 @@ def _far(settings: Settings, folders: StateFolders) -> Backend | None:
     connection = Connection(settings.endpoint, auth, ca_file=settings.tls_ca_file)
     if not settings.seal_channels:
         return HttpBackend(connection)
-    return SealedHttpBackend(connection, folders, map(VerifyKey.parse, settings.worker_keys))
+    pinned = map(VerifyKey.parse, settings.worker_keys)
+    return SealedHttpBackend(connection, folders, vault, pinned)
