@@ -369,6 +369,28 @@ async def test_an_attempt_that_a_rule_ends_is_infrastructure_and_names_the_rule(
         assert journal.count('"type":"model.requested"') == 1  # the second asked nobody
 
 
+async def test_a_rule_about_a_batch_is_about_the_sandboxes_of_its_scorers(state: Path) -> None:
+    scorer = {"type": "command", "command": "true"}
+    config = {
+        "name": "batch",
+        "model": "mock/echo",
+        "prompt": "hello",
+        "sandbox": {"metadata": {"team": "red"}},
+        "scorers": [scorer | {"name": "fine"}, scorer | {"name": "large", "sandbox": LARGE}],
+    }
+    rules: Rules = [{"name": "red", "metadata": {"team": "red"}, "maximum": {"memory": "1GiB"}}]
+    async with client_of(state, rules) as client:
+        result = await client.run_batch(config)
+        (trial,) = result.trials
+        fine, large = trial.scores.values()
+        assert (fine.value, large.value) == (1, None)
+        journal = (state / "runs" / result.id / "events.jsonl").read_text()
+        assert journal.count('rule \\"red\\"') == 1
+
+
+LARGE = {"resources": {"memory": "2GiB"}}
+
+
 async def test_rules_that_cannot_be_read_allow_nothing_new(state: Path) -> None:
     async with client_of(state, rule(minimum_level="low")) as client:
         sandbox = await client.create_sandbox("before")
