@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -113,10 +114,11 @@ def _nothing(text: str | None) -> None:
 
 
 def _read(kind: str, name: str, text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise StateError(
-            f"the state database remembers no number of {kind} for {name}: what was used under "
-            "rules is unknown, so nothing can be allowed; remove the note, or restore a backup"
-        ) from None
+    with contextlib.suppress(InvalidOperation):
+        amount = Decimal(text)
+        if amount.is_finite() and amount >= 0:
+            return amount
+    raise StateError(
+        f"the state database remembers no number of {kind} for {name}: what was used under "
+        "rules is unknown, so nothing can be allowed; remove the note, or restore a backup"
+    )

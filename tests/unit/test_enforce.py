@@ -120,3 +120,13 @@ async def test_a_call_is_paid_once_under_a_name_that_rules_of_two_sources_have()
     held.paid({}, Decimal(1))
     await held.save()
     assert await notes.notes("policy_spent") == {"purse": "1"}
+
+
+@pytest.mark.parametrize("text", ["much", "NaN", "Infinity", "-100"])
+async def test_a_sum_that_is_none_allows_nothing(text: str) -> None:
+    notes = Shared()
+    await notes.change_note("policy_spent", "purse", lambda _: text)
+    held = enforcer(notes, Rule(name="purse", cost=Decimal(1)))
+    with pytest.raises(StateError, match="remembers no number of policy_spent for purse"):
+        await held.refresh()
+    await held.check(Runs())  # nor does it end the look-out for drift
