@@ -150,7 +150,11 @@ async def test_start_is_refused_by_rules_that_became_stricter(
         assert (await client.get_sandbox(sandbox.id)).info.state == "created"
 
 
-@pytest.mark.parametrize(("rules", "asked"), STRICTER, ids=_IDS)
+@pytest.mark.parametrize(
+    ("rules", "asked"),
+    [*STRICTER, (rule(runtimes=["bubblewrap"]), {})],
+    ids=[*_IDS, "the runtime that it turned out to be"],
+)
 async def test_what_runs_is_ended_by_rules_that_became_stricter(
     state: Path, rules: Rules, asked: Mapping[str, Any]
 ) -> None:
