@@ -198,8 +198,9 @@ class Parts:
         """
         await self.backend.delete(id)
         if self.backend is not self.local:  # which knows nothing of results here
-            runs = map(self.folders.run, await self.store.list_runs(id))
-            await anyio.to_thread.run_sync(lambda: [*map(remove_tree, runs)])
+            for run in await self.store.list_runs(id):
+                await anyio.to_thread.run_sync(self.vault.erase, run)
+                await anyio.to_thread.run_sync(remove_tree, self.folders.run(run))
             await self.store.forget_far_runs(id)
 
     async def whoami(self) -> AuthStatus:

@@ -270,10 +270,11 @@ class LocalBackend:
         async with self._lock(id):
             lease = await self._store.acquire_lease(id)
             runs = await self._store.list_runs(id)
-            await self._store.delete_sandbox(lease)
-            folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
+            # First, as nothing would come back to a key whose record is gone.
             for name in (id, *runs):
                 await anyio.to_thread.run_sync(self._vault.erase, name)
+            await self._store.delete_sandbox(lease)
+            folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
             await anyio.to_thread.run_sync(_remove, folders)
         if self._gate is not None:
             await self._gate.forget(id)

@@ -17,7 +17,7 @@ from served import serving, worker_key
 from sandbox_sdk.backends.http import SealedHttpBackend
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.config import Settings
-from sandbox_sdk.crypto_utils import MasterKey, SigningKey
+from sandbox_sdk.crypto_utils import MasterKey, SigningKey, list_keys
 from sandbox_sdk.errors import (
     ConfigError,
     FileError,
@@ -98,6 +98,22 @@ async def test_what_stays_with_the_client_is_sealed_on_its_disk(tmp_path: Path) 
             assert hidden == ({"WORD": "[sealed]"}, {"of": "[sealed]"})
             with pytest.raises(KeyNotFound):
                 await same.setup()
+
+
+async def test_a_deletion_erases_the_keys_of_runs_that_stayed_with_the_client(
+    tmp_path: Path,
+) -> None:
+    key = MasterKey.generate().to_text()
+    experiment = {"name": "e", "model": "mock/echo", "prompt": "hello"}
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint, encryption_key=key) as client,
+    ):
+        sandbox = await client.create_sandbox("x")
+        run = (await sandbox.run_experiment(experiment)).id
+        assert run in {kept.name for kept in list_keys(tmp_path / CLIENT / "keys")}
+        await client.delete_sandbox(sandbox.id)
+        assert run not in {kept.name for kept in list_keys(tmp_path / CLIENT / "keys")}
 
 
 async def test_files_leave_while_it_runs_over_the_channel_alone(tmp_path: Path) -> None:
