@@ -171,6 +171,7 @@ class AsyncSandboxClient:
         if resources is None or (isinstance(resources, Mapping) and "memory" not in resources):
             spec = parts.optimizer.tune(spec)
         if parts.backend is not parts.local:
+            await parts.enforcer.refresh()
             parts.enforcer.create(spec)  # on this machine the backend itself asks
         return self._keep(await parts.backend.create(spec), parts)
 

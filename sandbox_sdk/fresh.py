@@ -80,6 +80,7 @@ class FreshSandboxes:
             raise AssertionError("unreachable: faults were raised")
         policy(spec.security_level)
         spec = attrs.evolve(await self._parts.backend.pin(spec), internal=True)
+        await self._parts.enforcer.refresh()
         self._parts.enforcer.create(spec)
         return spec
 

@@ -118,9 +118,7 @@ class Link:
 
         Raises:
             StateError: It must not be made now.
-            PolicyDenied: A rule of the operator's does not allow it.
         """
-        self._allow()
         return _UNWATCHED if self._watcher is None else self._watcher.call(what, content, about)
 
     async def start(self, request: Mapping[str, Any], sink: Sink) -> Exchange:
@@ -128,7 +126,9 @@ class Link:
 
         Raises:
             SandboxEnded: The sandbox has ended.
+            PolicyDenied: A rule of the operator's does not allow it.
         """
+        self._allow()
         for leaving in tuple(self._leaving):
             await leaving.over.wait()
         before = await self._backend.note_hits(self.id)
@@ -154,7 +154,12 @@ class Link:
         self._leaving.remove(exchange)
 
     async def begin(self, exchange: Exchange) -> None:
-        """Note that a new call begins on a kept exchange."""
+        """Note that a new call begins on a kept exchange.
+
+        Raises:
+            PolicyDenied: A rule of the operator's does not allow it.
+        """
+        self._allow()
         exchange.before = await self._backend.note_hits(self.id)
         if self._exchanges is not None:
             self._exchanges.begin(exchange)

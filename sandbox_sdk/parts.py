@@ -123,7 +123,7 @@ class Parts:
         )
         here.observe(enforcer)
         local = here if auditor is None else AuditedBackend(here, auditor)
-        backend = _far(settings, folders) or local
+        backend = _far(settings, folders, vault) or local
         monitor = Monitor([backend], here.read_host, interval=settings.monitoring_interval)
         monitor.tell(witness.seen)
         here.observe(witness)
@@ -162,7 +162,7 @@ class Parts:
         try:
             await local.reap()
             await optimizer.load()
-            await enforcer.load()
+            await enforcer.refresh()
             await supervisor.start_soon(enforcer.run, here)
             await supervisor.start_soon(monitor.run)
         except BaseException:
@@ -198,8 +198,9 @@ class Parts:
         """
         await self.backend.delete(id)
         if self.backend is not self.local:  # which knows nothing of results here
-            runs = map(self.folders.run, await self.store.list_runs(id))
-            await anyio.to_thread.run_sync(lambda: [*map(remove_tree, runs)])
+            for run in await self.store.list_runs(id):
+                await anyio.to_thread.run_sync(self.vault.erase, run)
+                await anyio.to_thread.run_sync(remove_tree, self.folders.run(run))
             await self.store.forget_far_runs(id)
 
     async def whoami(self) -> AuthStatus:
@@ -336,7 +337,7 @@ def _enforcer(
         Rulebook(settings.rules, config=settings.rules_file),
         store,
         client=f"uid {os.geteuid()}",
-        names_of=templates.names_of,
+        known_by=templates.known_by,
         protections=protections,
     )
     if auditor is not None:
@@ -370,7 +371,7 @@ def _admission(
     )
 
 
-def _far(settings: Settings, folders: StateFolders) -> Backend | None:
+def _far(settings: Settings, folders: StateFolders, vault: Vault) -> Backend | None:
     """Return the sandboxes of the server that is set; ``None`` is none."""
     if settings.endpoint is None:
         return None
@@ -383,4 +384,5 @@ def _far(settings: Settings, folders: StateFolders) -> Backend | None:
     connection = Connection(settings.endpoint, auth, ca_file=settings.tls_ca_file)
     if not settings.seal_channels:
         return HttpBackend(connection)
-    return SealedHttpBackend(connection, folders, map(VerifyKey.parse, settings.worker_keys))
+    pinned = map(VerifyKey.parse, settings.worker_keys)
+    return SealedHttpBackend(connection, folders, vault, pinned)

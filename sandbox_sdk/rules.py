@@ -10,7 +10,6 @@ from typing import Literal
 import attrs
 
 from sandbox_sdk.errors import PolicyDenied
-from sandbox_sdk.policies import template_of
 from sandbox_sdk.resources import RESOURCE_FIELDS
 from sandbox_sdk.values import (
     Ended,
@@ -103,13 +102,12 @@ def refusals_of_spec(rule: Rule, spec: SandboxSpec, names: Collection[str]) -> I
     Args:
         rule: A rule that is about it.
         spec: How it is asked for.
-        names: Those of its template now, besides its key.
+        names: What its template is known by now: its key, and the names that mean it.
     """
     if rule.minimum_level is not None and _is_weaker(spec.security_level, rule.minimum_level):
         yield f'the level must be at least "{rule.minimum_level}", not "{spec.security_level}"'
-    template = template_of(spec)
-    if rule.templates is not None and not _fits((template, *names), rule.templates):
-        yield f"the template must be one of {', '.join(rule.templates)}, not {template}"
+    if rule.templates is not None and not _fits(names, rule.templates):
+        yield f"the template must be one of {', '.join(rule.templates)}, not {', '.join(names)}"
     if rule.runtimes is not None and spec.runtime is not None and spec.runtime not in rule.runtimes:
         yield f"the runtime must be one of {', '.join(rule.runtimes)}, not {spec.runtime}"
     for name, most in rule.maximum.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -59,6 +60,7 @@ class AuditedBackend:
         call = await self._auditor.begin(
             "sandbox.create", "", level, _asked(spec), content=spec.files or None
         )
+        asked_at = time.time()
         try:
             info = await self._backend.create(spec, once)
         except BaseException as error:
@@ -69,8 +71,10 @@ class AuditedBackend:
         try:
             await call.done()
         except SandboxError:
-            with anyio.CancelScope(shield=True):
-                await self._backend.delete(info.id)
+            # What the first request of this key made may be in use, and is recorded.
+            if once is None or info.created_at >= asked_at:
+                with anyio.CancelScope(shield=True):
+                    await self._backend.delete(info.id)
             raise
         return info
 

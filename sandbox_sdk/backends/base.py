@@ -197,6 +197,14 @@ class Gate(Protocol):
     A check is quick: it may look at a file, and waits for nothing.
     """
 
+    async def refresh(self) -> None:
+        """Learn what other processes have used, before what is asked next.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        ...
+
     def create(self, spec: SandboxSpec) -> None:
         """Let a sandbox be recorded.
 

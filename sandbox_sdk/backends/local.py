@@ -126,6 +126,7 @@ class LocalBackend:
     async def create(self, spec: SandboxSpec, once: Once | None = None) -> SandboxInfo:
         """Record a new sandbox."""
         if self._gate is not None:
+            await self._gate.refresh()
             self._gate.create(spec)
         info = SandboxInfo(id=new_id("sb"), spec=spec, created_at=time.time())
         recorded = await self._store.insert_sandbox(info, once)
@@ -147,6 +148,7 @@ class LocalBackend:
         """Set a sandbox up, if that is allowed."""
         if self._gate is None:
             return await self._start(id)
+        await self._gate.refresh()
         spec = self._new.get(id)
         with self._gate.starting(
             await self._store.get_sandbox(id) if spec is None else SandboxInfo(id=id, spec=spec)
@@ -268,10 +270,11 @@ class LocalBackend:
         async with self._lock(id):
             lease = await self._store.acquire_lease(id)
             runs = await self._store.list_runs(id)
-            await self._store.delete_sandbox(lease)
-            folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
+            # First, as nothing would come back to a key whose record is gone.
             for name in (id, *runs):
                 await anyio.to_thread.run_sync(self._vault.erase, name)
+            await self._store.delete_sandbox(lease)
+            folders = [self._folders.sandbox(id), *map(self._folders.run, runs)]
             await anyio.to_thread.run_sync(_remove, folders)
         if self._gate is not None:
             await self._gate.forget(id)

@@ -93,8 +93,7 @@ class Templates:
             TemplateError: It was removed or changed, or cannot be built.
             StateError: The state folder cannot be used.
         """
-        key = key_of(spec.packages) if spec.packages else spec.template
-        key = key or LEVELS[spec.security_level].default_template
+        key = _key(spec)
         async with self._locks.setdefault(key, anyio.Lock(fast_acquire=True)):
             if key not in self._ready:
                 if spec.packages:
@@ -114,9 +113,19 @@ class Templates:
         preload = tuple(dict.fromkeys((*named.preload, *spec.preload)))
         return attrs.evolve(spec, template=named.key, preload=preload)
 
-    def names_of(self, key: str) -> tuple[str, ...]:
-        """Return the names that mean a built template now."""
-        return () if key in BUILT_IN else self.store.names_of(key)
+    def known_by(self, spec: SandboxSpec) -> tuple[str, ...]:
+        """Return the key of a sandbox's template, built or not, and the names that mean it now.
+
+        Raises:
+            StateError: The names cannot be read.
+        """
+        key = _key(spec)
+        try:
+            return (key,) if key in BUILT_IN else (key, *self.store.names_of(key))
+        except OSError as error:
+            if isinstance(error, SandboxError):
+                raise
+            raise state_error(error, "the names of templates cannot be read") from error
 
     async def build(
         self, packages: Sequence[str], *, name: str | None = None, preload: Sequence[str] = ()
@@ -198,6 +207,12 @@ class Templates:
         self._held.append(self.store.hold(key))
         seen = view.packages_view(agent, venv=self.store.venv(key), empty=empty)
         return Template(key=key, view=seen)
+
+
+def _key(spec: SandboxSpec) -> str:
+    """Return the key of a sandbox's template."""
+    key = key_of(spec.packages) if spec.packages else spec.template
+    return key or LEVELS[spec.security_level].default_template
 
 
 def _check_name(name: str) -> None:

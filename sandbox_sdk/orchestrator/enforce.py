@@ -32,6 +32,9 @@ log = logging.getLogger("sandbox_sdk.policies")
 DRIFT_SECONDS = 1.0
 """Seconds between two looks at whether what runs is still allowed."""
 
+NOTE_SECONDS = 10.0
+"""Seconds of a sandbox's life that are lost at most where its process is killed."""
+
 When = Literal["create", "start"]
 
 
@@ -74,16 +77,16 @@ class Guarded(Protocol):
         ...
 
 
-@attrs.frozen
+@attrs.define
 class _Live:
-    """A sandbox that starts or runs, and when it began."""
+    """A sandbox that starts or runs, and since when its life is not noted."""
 
     info: SandboxInfo
-    began: float = attrs.field(factory=time.monotonic)
+    since: float = attrs.field(factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.since
 
 
 class Enforcer:
@@ -93,7 +96,7 @@ class Enforcer:
         book: The rules.
         notes: Where what was used is remembered.
         client: Who the caller is, as rules name callers.
-        names_of: Returns the names of a template by its key.
+        known_by: Returns what a sandbox's template is known by: its key, and its names.
         protections: Returns what is in force for a sandbox of what rules may require.
     """
 
@@ -103,12 +106,12 @@ class Enforcer:
         notes: Notes,
         *,
         client: str,
-        names_of: Callable[[str], Iterable[str]],
+        known_by: Callable[[SandboxSpec], tuple[str, ...]],
         protections: Callable[[SandboxSpec], Iterable[Protection]],
     ) -> None:
         self._book = book
         self._client = client
-        self._names_of = names_of
+        self._known_by = known_by
         self._protections = protections
         self._rules = book.read()
         self._used = Used(notes)
@@ -122,9 +125,10 @@ class Enforcer:
         self._rules = self._book.read()
         return self._rules
 
-    async def load(self) -> None:
-        """Read what was used before."""
-        await self._used.load()
+    async def refresh(self) -> None:
+        """Learn what all clients have used until now; see ``Gate``."""
+        if any(rule.cost is not None or rule.lifetime is not None for rule in self.rules):
+            await self._used.load()
 
     async def save(self) -> None:
         """Remember what was used."""
@@ -160,7 +164,7 @@ class Enforcer:
         if _is_own(spec):
             return
         for rule in self._about(spec, fresh=True):
-            for reason in refusals_of_spec(rule, spec, self._names(spec)):
+            for reason in self._of_spec(rule, spec):
                 raise self._deny(rule, reason, spec)
             for reason in self._now(rule, spec, "", starts=False):
                 raise self._deny(rule, reason, spec)
@@ -173,7 +177,7 @@ class Enforcer:
             yield
             return
         for rule in self._about(spec, fresh=True):
-            for reason in refusals_of_spec(rule, spec, self._names(spec)):
+            for reason in self._of_spec(rule, spec):
                 raise self._deny(rule, reason, spec, info.id)
             for reason in self._now(rule, spec, info.id, starts=True):
                 raise self._deny(rule, reason, spec, info.id)
@@ -217,10 +221,14 @@ class Enforcer:
 
     def paid(self, metadata: Mapping[str, str], cost: Decimal) -> None:
         """Take note of what a model's call cost."""
-        for rule in self._rules:
-            if rule.cost is not None and rule.is_about(metadata, self._client):
-                self._used.spend(rule.name, cost)
-                self._lively.set()
+        about = {
+            rule.name
+            for rule in self._rules
+            if rule.cost is not None and rule.is_about(metadata, self._client)
+        }
+        for name in about:  # once, though rules of two sources have it
+            self._used.spend(name, cost)
+            self._lively.set()
 
     async def forget(self, id: str) -> None:
         """Take note that a sandbox was deleted; see ``Gate``."""
@@ -235,8 +243,8 @@ class Enforcer:
     def ended(self, info: SandboxInfo, ended: Ended, usage: Usage) -> None:
         """Take note of an end; see ``Observer``."""
         live = self._live.pop(info.id, None)
-        if live is not None and any(rule.lifetime is not None for rule in self._rules):
-            self._used.live(info.id, live.seconds)
+        if live is not None:
+            self._note(live)
 
     async def run(self, guarded: Guarded) -> None:
         """End what is no longer allowed, as long as anything runs."""
@@ -250,25 +258,26 @@ class Enforcer:
 
     async def check(self, guarded: Guarded) -> tuple[str, ...]:
         """End every sandbox that rules do not allow as it runs; return their ids."""
+        for live in self._live.values():
+            if live.seconds >= NOTE_SECONDS:  # or a killed process would have it live for ever
+                self._note(live)
         try:
             await self._used.save()
+            await self.refresh()
         except SandboxError as error:
             log.warning("policies.not_remembered", extra={"reason": error.message})
         if not self.rules:
             return ()
         stopped: list[str] = []
         for info in await guarded.running():
-            denial = await self._drifted(info, guarded)
-            if denial is None:
-                continue
             try:
-                await guarded.stop(info.id, ended_by(denial))
-            except SandboxError as error:
-                log.warning(
-                    "policies.not_stopped", extra={"sandbox_id": info.id, "reason": error.message}
-                )
-            else:
-                stopped.append(info.id)
+                if denial := await self._drifted(info, guarded):
+                    await guarded.stop(info.id, ended_by(denial))
+                    stopped.append(info.id)
+            except (OSError, SandboxError) as error:
+                # One sandbox's trouble must not keep others from being looked at, now or later.
+                about = {"sandbox_id": info.id, "reason": str(error)}
+                log.warning("policies.not_enforced", extra=about)
         return tuple(stopped)
 
     async def _drifted(self, info: SandboxInfo, guarded: Guarded) -> PolicyDenied | None:
@@ -280,7 +289,7 @@ class Enforcer:
         standing = await guarded.standing(info.id) if about else None
         for rule in about:
             reasons = [
-                *refusals_of_spec(rule, spec, self._names(spec)),
+                *self._of_spec(rule, spec),
                 *self._now(rule, spec, info.id, starts=False),
             ]
             if standing is not None:
@@ -289,8 +298,14 @@ class Enforcer:
                 return self._deny(rule, "; ".join(reasons), spec, info.id)
         return None
 
+    def _note(self, live: _Live) -> None:
+        """Take note of how long a sandbox has lived since that was last done."""
+        if any(rule.lifetime is not None for rule in self._rules):
+            self._used.live(live.info.id, live.seconds)
+            live.since = time.monotonic()
+
     def _refusals(self, rule: Rule, spec: SandboxSpec) -> Iterable[tuple[When, str]]:
-        for reason in refusals_of_spec(rule, spec, self._names(spec)):
+        for reason in self._of_spec(rule, spec):
             yield "create", reason
         early = list(self._now(rule, spec, "", starts=False))
         for reason in early:
@@ -333,8 +348,9 @@ class Enforcer:
         )
         return refusals_of_circumstances(rule, now, starts=starts)
 
-    def _names(self, spec: SandboxSpec) -> tuple[str, ...]:
-        return () if spec.template is None else tuple(self._names_of(spec.template))
+    def _of_spec(self, rule: Rule, spec: SandboxSpec) -> Iterable[str]:
+        # What a template is known by is on the disk.
+        return refusals_of_spec(rule, spec, self._known_by(spec) if rule.templates else ())
 
     def _deny(
         self, rule: Rule, reason: str, spec: SandboxSpec | None, id: str | None = None

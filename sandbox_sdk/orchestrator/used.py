@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -63,20 +64,22 @@ class Used:
         Raises:
             StateError: It cannot be read: what is spent is then unknown.
         """
+        async with self._saving:
+            await self._load()
+
+    async def _load(self) -> None:
         for kind, known in self._known.items():
             found = await self._notes.notes(kind)
             known.clear()
             known.update({name: _read(kind, name, text) for name, text in found.items()})
 
     async def save(self) -> None:
-        """Remember what is new, and read what others remembered, if there is anything new.
+        """Remember what is new.
 
         Raises:
             StateError: It cannot be written; it is tried again the next time.
         """
         async with self._saving:
-            if not any(self._new.values()):
-                return
             for kind, new in self._new.items():
                 for name, amount in tuple(new.items()):
                     await self._notes.change_note(kind, name, partial(_added, kind, name, amount))
@@ -85,7 +88,6 @@ class Used:
                         del new[name]
                     known = self._known[kind]
                     known[name] = known.get(name, Decimal(0)) + amount
-            await self.load()
 
     async def forget(self, sandbox: str) -> None:
         """Forget a sandbox that was deleted."""
@@ -112,10 +114,11 @@ def _nothing(text: str | None) -> None:
 
 
 def _read(kind: str, name: str, text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise StateError(
-            f"the state database remembers no number of {kind} for {name}: what was used under "
-            "rules is unknown, so nothing can be allowed; remove the note, or restore a backup"
-        ) from None
+    with contextlib.suppress(InvalidOperation):
+        amount = Decimal(text)
+        if amount.is_finite() and amount >= 0:
+            return amount
+    raise StateError(
+        f"the state database remembers no number of {kind} for {name}: what was used under "
+        "rules is unknown, so nothing can be allowed; remove the note, or restore a backup"
+    )

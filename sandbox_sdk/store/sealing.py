@@ -1,7 +1,8 @@
 """What a sandbox was given, sealed in its record: values of ``env`` and ``metadata``, and files.
 
 Sealed if there is a master key when it is made, and always at level ``high``. Names, and what else
-a record says, stay readable, so that sandboxes can be listed and reaped without the key.
+a record says, stay readable, so that sandboxes can be listed and reaped without the key; they are
+sealed besides, so that whoever has the key notices if they were changed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ SEALED = "sealed"
 HIDDEN = "[sealed]"
 """Stands for a value whose key is not here."""
 
+_FILES = "paths"  # of a sealed part: the names of all files, so that none can be left out
 _NAME = "sandboxes"
 _STRICT = frozenset({"high", "maximum"})
+_VALUES = ("env", "metadata")  # hidden where they can be read
 _OWN = "sandbox_sdk."  # what the SDK itself notes in metadata is no payload
 
 
@@ -72,8 +75,7 @@ class SpecSeals:
         if ring is None:
             return Kept(json.dumps(told), spec.files)
         key = ring.data_key(_NAME)
-        values = {"env": told["env"], "metadata": told["metadata"]}
-        text = json.dumps(values).encode()
+        text = json.dumps({**told, _FILES: sorted(spec.files)}).encode()
         told["env"] = dict.fromkeys(spec.env, HIDDEN)
         told["metadata"] = {
             name: value if name.startswith(_OWN) else HIDDEN
@@ -98,12 +100,22 @@ class SpecSeals:
         if SEALED not in told:
             return told
         try:
-            values = self._open(sandbox_id, *_sealed(sandbox_id, told), _label(sandbox_id))
+            values = self._settings(sandbox_id, told)
         except KeyNotFound:
             if needed:
                 raise
             return told
-        return {**told, **json.loads(values)}
+        changed = [
+            name
+            for name, value in told.items()
+            if name in values and name not in _VALUES and values[name] != value
+        ]
+        if changed:
+            raise IntegrityError(
+                f"the record of sandbox {sandbox_id} was changed ({', '.join(changed)}); restore "
+                "the state database from a copy"
+            )
+        return {**told, **values}
 
     def unseal_files(
         self, sandbox_id: str, told: Mapping[str, Any], files: Mapping[str, bytes]
@@ -116,11 +128,23 @@ class SpecSeals:
         """
         if SEALED not in told:
             return dict(files)
+        if files.keys() != set(self._settings(sandbox_id, told)[_FILES]):
+            raise IntegrityError(
+                f"files of sandbox {sandbox_id} were added, renamed or left out; restore the state "
+                "database from a copy"
+            )
         key_id, _ = _sealed(sandbox_id, told)
         return {
             path: self._open(sandbox_id, key_id, kept, _label(sandbox_id, path))
             for path, kept in files.items()
         }
+
+    # Any: a spec as JSON.
+    def _settings(self, sandbox_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that was sealed of a record. Whoever sealed it has the key."""
+        opened = self._open(sandbox_id, *_sealed(sandbox_id, told), _label(sandbox_id))
+        settings: dict[str, Any] = json.loads(opened)
+        return settings
 
     def _open(self, sandbox_id: str, key_id: str, kept: bytes, label: Label) -> bytes:
         ring = None if self._vault is None else self._vault.ring()

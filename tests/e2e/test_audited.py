@@ -23,6 +23,7 @@ from sandbox_sdk.audit.segments import segment_paths
 from sandbox_sdk.cli.app import app
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import FileError, StateError
+from sandbox_sdk.store.base import Once
 
 # A loaded machine takes its time over what is as many processes as this.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
@@ -253,6 +254,22 @@ async def test_at_high_nothing_begins_unrecorded(
                         await anyio.sleep(0.05)
     assert (await verify(tmp_path))[0] == 0
     assert "sandbox.delete.ended" in types(tmp_path)
+
+
+async def test_a_request_that_comes_again_undoes_nothing_of_the_first(
+    opening: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = Once(scope="mine", key="k", digest=b"d")
+    async with opening(None) as client:
+        made = (await client.create_sandbox("first", security_level="high")).info
+        parts = client._opened  # pyright: ignore[reportPrivateUsage]
+        assert parts is not None
+        first = await parts.backend.create(made.spec, once)
+        with monkeypatch.context() as patch:
+            full(patch)
+            with pytest.raises(StateError, match="No space left"):
+                await parts.backend.create(made.spec, once)
+            assert (await parts.backend.get(first.id)).id == first.id
 
 
 async def use(client: AsyncSandboxClient) -> None:

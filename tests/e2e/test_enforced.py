@@ -12,8 +12,10 @@ import pytest
 from host import soon
 
 from sandbox_sdk import AsyncSandbox, AsyncSandboxClient, PolicyDenied, SandboxEnded
+from sandbox_sdk.engine.templates import key_of
 from sandbox_sdk.isolation.walls import cgroups
 from sandbox_sdk.orchestrator import enforce
+from sandbox_sdk.requirements import parse_packages
 from sandbox_sdk.values import EndKind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -148,7 +150,11 @@ async def test_start_is_refused_by_rules_that_became_stricter(
         assert (await client.get_sandbox(sandbox.id)).info.state == "created"
 
 
-@pytest.mark.parametrize(("rules", "asked"), STRICTER, ids=_IDS)
+@pytest.mark.parametrize(
+    ("rules", "asked"),
+    [*STRICTER, (rule(runtimes=["bubblewrap"]), {})],
+    ids=[*_IDS, "the runtime that it turned out to be"],
+)
 async def test_what_runs_is_ended_by_rules_that_became_stricter(
     state: Path, rules: Rules, asked: Mapping[str, Any]
 ) -> None:
@@ -233,6 +239,92 @@ async def test_a_call_is_refused_when_what_may_be_spent_is(
             await client.create_sandbox("more", metadata={"team": "red"})
 
 
+async def test_what_runs_is_ended_once_what_may_be_spent_is(state: Path) -> None:
+    experiment = {
+        "name": "costly",
+        "model": "mock/echo",
+        "prompt": "hello",
+        "prices": {"mock/echo": {"input": 1000, "output": 1000}},
+    }
+    async with client_of(state, rule(cost=0.001)) as client:
+        sandbox = await client.create_sandbox("spends")
+        await sandbox.setup()
+        assert (await sandbox.run_experiment(experiment)).status == "success"
+        await _is_ended(sandbox, "ours")
+
+
+async def _nearly_lived(client: AsyncSandboxClient) -> AsyncSandbox:
+    """Return a sandbox that runs and has half a second of its hour left."""
+    sandbox = await client.create_sandbox("old", timeout=3600)
+    opened = client._opened  # pyright: ignore[reportPrivateUsage]
+    assert opened is not None
+    await opened.store.change_note("policy_lived", sandbox.id, lambda _: "3599.5")
+    await sandbox.setup()
+    return sandbox
+
+
+async def test_what_runs_is_ended_once_it_has_lived(state: Path) -> None:
+    async with client_of(state, rule(lifetime=3600)) as client:
+        sandbox = await _nearly_lived(client)
+        await _is_ended(sandbox, "ours")
+        assert sandbox.info.ended is not None
+        assert "has lived for its 3600 seconds" in sandbox.info.ended.detail
+
+
+async def test_every_call_is_refused_to_what_has_lived(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforce, "DRIFT_SECONDS", 60.0)  # or it would be ended before it calls
+    async with client_of(state, rule(lifetime=3600)) as client:
+        sandbox = await _nearly_lived(client)
+        assert (await sandbox.run_code("x = 1", context="kept")).ok
+        assert await soon(lambda: _has_lived(client, sandbox))
+        await _every_call_is_refused(sandbox, "has lived for its 3600 seconds")
+
+
+def _has_lived(client: AsyncSandboxClient, sandbox: AsyncSandbox) -> bool:
+    enforcer = client._opened.enforcer  # type: ignore[union-attr]
+    try:
+        enforcer.calling(sandbox.info)
+    except PolicyDenied:
+        return True
+    return False
+
+
+async def test_every_call_is_refused_where_what_is_required_is_not_in_force(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforce, "DRIFT_SECONDS", 60.0)  # or it would be ended before it calls
+    async with client_of(state, []) as client:
+        sandbox = await client.create_sandbox("unrecorded")
+        assert (await sandbox.run_code("x = 1", context="kept")).ok
+        write_rules(state.parent / "config.yaml", rule(require=["audit"]))
+        assert len(await (await client.get_orchestrator()).policies()) == 1  # they are read
+        await _every_call_is_refused(sandbox, "calls must be recorded")
+
+
+async def _every_call_is_refused(sandbox: AsyncSandbox, reason: str) -> None:
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.run_command("true")
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.run_code("1")
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.run_code("x", context="kept")
+    with pytest.raises(PolicyDenied, match=reason):
+        async with sandbox.start_command("true"):
+            pytest.fail("it was started")
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.files.read("/etc/passwd")
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.files.write("new", "text")
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.files.list()
+    with pytest.raises(PolicyDenied, match=reason):
+        await sandbox.files.remove("new")
+    with pytest.raises(PolicyDenied, match=reason):
+        await anext(sandbox.files.watch())
+
+
 @pytest.mark.skipif(cgroups.find()[0] is None, reason="no control group holds limits here")
 async def test_a_limit_that_somebody_raised_is_found(state: Path) -> None:
     async with client_of(state, rule(maximum={"memory": "256MiB"})) as client:
@@ -277,6 +369,30 @@ async def test_an_attempt_that_a_rule_ends_is_infrastructure_and_names_the_rule(
         result = await client.run_batch(config)
         ends = [(trial.state, trial.error) for trial in result.trials]
         assert ends == [("completed", None), ("infra_error", "policy:purse")]
+        journal = (state / "runs" / result.id / "events.jsonl").read_text()
+        assert journal.count('"type":"model.requested"') == 1  # the second asked nobody
+
+
+async def test_a_rule_about_a_batch_is_about_the_sandboxes_of_its_scorers(state: Path) -> None:
+    scorer = {"type": "command", "command": "true"}
+    config = {
+        "name": "batch",
+        "model": "mock/echo",
+        "prompt": "hello",
+        "sandbox": {"metadata": {"team": "red"}},
+        "scorers": [scorer | {"name": "fine"}, scorer | {"name": "large", "sandbox": LARGE}],
+    }
+    rules: Rules = [{"name": "red", "metadata": {"team": "red"}, "maximum": {"memory": "1GiB"}}]
+    async with client_of(state, rules) as client:
+        result = await client.run_batch(config)
+        (trial,) = result.trials
+        fine, large = trial.scores.values()
+        assert (fine.value, large.value) == (1, None)
+        journal = (state / "runs" / result.id / "events.jsonl").read_text()
+        assert journal.count('rule \\"red\\"') == 1
+
+
+LARGE = {"resources": {"memory": "2GiB"}}
 
 
 async def test_rules_that_cannot_be_read_allow_nothing_new(state: Path) -> None:
@@ -287,3 +403,13 @@ async def test_rules_that_cannot_be_read_allow_nothing_new(state: Path) -> None:
             await client.create_sandbox("after")
         with pytest.raises(PolicyDenied, match="the rules cannot be read"):
             await sandbox.setup()
+
+
+async def test_packages_are_no_template_of_a_name_that_they_are_written_like(state: Path) -> None:
+    async with client_of(state, rule(templates=["python", "course-*"])) as client:
+        for packages in (["course-of-anybody"], ["python"], ["course-1", "evil"]):
+            with pytest.raises(PolicyDenied, match="the template must be one of python, course-"):
+                await client.create_sandbox("asked", packages=packages)
+    key = key_of(parse_packages(["course-1"]))
+    async with client_of(state, rule(templates=[key])) as client:
+        await client.create_sandbox("asked", packages=["course-1"])

@@ -10,6 +10,8 @@ from host import GROUPS
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.crypto_utils import MasterKey, list_keys
 from sandbox_sdk.errors import FileError, KeyNotFound, StateError
+from sandbox_sdk.store.base import Lease
+from sandbox_sdk.store.state import SQLiteStore
 
 pytestmark = [
     pytest.mark.anyio,
@@ -79,6 +81,24 @@ async def test_a_deleted_sandbox_has_no_key_any_more(tmp_path: Path) -> None:
     assert [kept.name for kept in list_keys(tmp_path / "keys")] == [made, "audit"]
     async with AsyncSandboxClient(state_dir=tmp_path) as client:  # needs no master
         with pytest.warns(UserWarning, match="NOT recorded"):
+            await client.delete_sandbox(made)
+    assert [kept.name for kept in list_keys(tmp_path / "keys")] == ["audit"]
+
+
+async def test_a_deletion_that_is_cut_off_has_erased_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would come back to it: what clears up goes by the records."""
+    key = MasterKey.generate().to_text()
+    made = await make(tmp_path, key)
+
+    async def cut_off(store: SQLiteStore, lease: Lease) -> None:
+        raise StateError("cut off")
+
+    monkeypatch.setattr(SQLiteStore, "delete_sandbox", cut_off)
+    config = {"security": {"encryption_key": key}}
+    async with AsyncSandboxClient(state_dir=tmp_path, config=config) as client:
+        with pytest.raises(StateError, match="cut off"):
             await client.delete_sandbox(made)
     assert [kept.name for kept in list_keys(tmp_path / "keys")] == ["audit"]
 

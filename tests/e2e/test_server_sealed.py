@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import shutil
 from collections.abc import Callable
@@ -16,11 +17,12 @@ from served import serving, worker_key
 from sandbox_sdk.backends.http import SealedHttpBackend
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.config import Settings
-from sandbox_sdk.crypto_utils import SigningKey
+from sandbox_sdk.crypto_utils import MasterKey, SigningKey, list_keys
 from sandbox_sdk.errors import (
     ConfigError,
     FileError,
     IntegrityError,
+    KeyNotFound,
     NotPermitted,
     StateError,
 )
@@ -71,6 +73,47 @@ async def test_what_is_for_the_sandbox_alone_comes_in_and_stays_with_the_client(
             assert (await same.run_command("echo $WORD")).stdout == "é\n"
             await another.delete_sandbox(sandbox.id)
     assert not [*(tmp_path / CLIENT / "remote").iterdir()]
+
+
+async def test_what_stays_with_the_client_is_sealed_on_its_disk(tmp_path: Path) -> None:
+    words = ("value-of-a-variable", "word-of-mine", "content-of-a-file")
+    key = MasterKey.generate().to_text()
+    async with serving(tmp_path / SERVER) as (_, endpoint):
+        async with opened(tmp_path, endpoint, encryption_key=key) as client:
+            sandbox = await client.create_sandbox(
+                "x", env={"WORD": words[0]}, metadata={"of": words[1]}, files={"a": words[2]}
+            )
+            kept = sorted((tmp_path / CLIENT / "remote" / sandbox.id).iterdir())
+            assert [file.name for file in kept] == ["files.json", "spec.json"]
+            for file in kept:
+                text = file.read_bytes()
+                for word in words:
+                    assert word.encode() not in text
+                    assert base64.b64encode(word.encode())[:-4] not in text
+            shown = await sandbox.run_command("echo $WORD; cat a")
+            assert shown.stdout == f"{words[0]}\n{words[2]}"
+        async with opened(tmp_path, endpoint) as another:
+            same = await another.get_sandbox(sandbox.id)
+            hidden = same.info.spec.env, same.info.spec.metadata
+            assert hidden == ({"WORD": "[sealed]"}, {"of": "[sealed]"})
+            with pytest.raises(KeyNotFound):
+                await same.setup()
+
+
+async def test_a_deletion_erases_the_keys_of_runs_that_stayed_with_the_client(
+    tmp_path: Path,
+) -> None:
+    key = MasterKey.generate().to_text()
+    experiment = {"name": "e", "model": "mock/echo", "prompt": "hello"}
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint, encryption_key=key) as client,
+    ):
+        sandbox = await client.create_sandbox("x")
+        run = (await sandbox.run_experiment(experiment)).id
+        assert run in {kept.name for kept in list_keys(tmp_path / CLIENT / "keys")}
+        await client.delete_sandbox(sandbox.id)
+        assert run not in {kept.name for kept in list_keys(tmp_path / CLIENT / "keys")}
 
 
 async def test_files_leave_while_it_runs_over_the_channel_alone(tmp_path: Path) -> None:

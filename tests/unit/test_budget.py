@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
-from sandbox_sdk.errors import ConfigError
+from sandbox_sdk.errors import ConfigError, PolicyDenied
 from sandbox_sdk.experiments.budgets.budget import Budget
 from sandbox_sdk.experiments.budgets.budget_check import BudgetedModel, check_budget
 from sandbox_sdk.experiments.budgets.budget_facts import AttemptFact, BudgetFacts, budget_facts
@@ -25,6 +26,7 @@ from sandbox_sdk.experiments.budgets.estimates import (
 )
 from sandbox_sdk.experiments.budgets.prices import PricedModel, Prices
 from sandbox_sdk.experiments.budgets.reservations import Reservation
+from sandbox_sdk.experiments.budgets.spending import BudgetGate
 from sandbox_sdk.experiments.config import ExperimentConfig
 from sandbox_sdk.experiments.models.base import ModelRequest
 from sandbox_sdk.experiments.records.events import Event
@@ -146,6 +148,41 @@ def test_what_does_not_fit_is_refused_and_waiting_helps_only_while_others_fly() 
     assert refused(run.reserve(size(300, 100), "a")).final
     assert run.summary().refused == {"tokens": 1}
     granted(run.reserve(size(30, 10), "a"))
+
+
+class Purse:
+    """Pays for one call."""
+
+    def __init__(self) -> None:
+        self.paid_for = 0
+
+    def paying(self, metadata: Mapping[str, str]) -> None:
+        if self.paid_for:
+            raise PolicyDenied("spent", rule="purse")
+
+    def paid(self, metadata: Mapping[str, str], cost: Decimal) -> None:
+        self.paid_for += 1
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waited_for_room_is_not_paid_from_a_purse_emptied_meanwhile() -> None:
+    gate = BudgetGate(budget(tokens=30), Purse())
+    first = await gate.enter(size(), "a")
+    refusals: list[PolicyDenied] = []
+
+    async def enter() -> None:
+        try:
+            await gate.enter(size(), "a")
+        except PolicyDenied as denial:
+            refusals.append(denial)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        await anyio.wait_all_tasks_blocked()
+        assert not refusals  # it waits for room
+        first.settle(TokenUsage(input_tokens=1, output_tokens=1, requests=1))
+        gate.left("a", Decimal(1))
+    assert [denial.rule for denial in refusals] == ["purse"]
 
 
 def test_a_condition_has_bounds_of_its_own() -> None:

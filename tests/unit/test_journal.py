@@ -306,3 +306,12 @@ def test_kill_9_at_any_time_loses_no_finished_result(tmp_path: Path) -> None:
                 lost += 1
     assert finished >= 8
     assert lost >= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"commitments": 7}', '{"commitments": [{"digest": "zz", "salt": ""}]}']
+)
+def test_damaged_commitments_are_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / REDACTIONS).write_text(text)
+    with pytest.raises(StateError, match=f"{REDACTIONS} is damaged"):
+        read_redactions(tmp_path)

@@ -127,6 +127,9 @@ CHANGES = {
     " WHERE sandbox_id = ?1 AND ?2 > ''",
     "a file cut short": "UPDATE initial_files SET content = substr(content, 1, length(content) - 1)"
     " WHERE sandbox_id = ?1 AND ?2 > ''",
+    "a file left out": "DELETE FROM initial_files WHERE sandbox_id = ?1 AND ?2 > ''",
+    "another level": "UPDATE sandboxes SET spec = json_set(spec, '$.security_level', 'low')"
+    " WHERE id = ?1 AND ?2 > ''",
     "a broken mark": "UPDATE sandboxes SET spec = json_set(spec, '$.sealed', json('[1]'))"
     " WHERE id = ?1 AND ?2 > ''",
 }

@@ -24,6 +24,7 @@ from sandbox_sdk.errors import SandboxClosed, ServerUnavailable, StateError
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.values import Collected, Ended, SandboxInfo, SandboxSpec, SandboxState, Shelf
+from sandbox_sdk.vault import Vault
 
 HANDSHAKE_SECONDS = 60.0
 """Longest time until a session of a sealed channel has begun."""
@@ -35,15 +36,20 @@ class SealedHttpBackend(HttpBackend):
     Args:
         connection: The way to the server.
         folders: The client's state folder: its key, and what servers are not told.
+        vault: The keys with which that is sealed.
         pinned: The workers to trust; without one, the first that the server names.
     """
 
     def __init__(
-        self, connection: Connection, folders: StateFolders, pinned: Iterable[VerifyKey] = ()
+        self,
+        connection: Connection,
+        folders: StateFolders,
+        vault: Vault,
+        pinned: Iterable[VerifyKey] = (),
     ) -> None:
         super().__init__(connection)
         self._sealing = Sealing(connection.endpoint, folders, pinned)
-        self._kept = KeptSpecs(folders)
+        self._kept = KeptSpecs(folders, vault)
         self._trust: dict[str, Trust] = {}
         self._ready: dict[str, tuple[HttpChannel, SealedChannel]] = {}  # nobody's yet
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio.to_thread
+import attrs
 
 from sandbox_sdk.errors import StateError
 from sandbox_sdk.experiments.batches.graders import Grading
@@ -14,7 +16,7 @@ from sandbox_sdk.experiments.records.artifacts import read_artifact
 from sandbox_sdk.experiments.records.open_run import OpenRun
 from sandbox_sdk.experiments.records.recorder import Recorder
 from sandbox_sdk.experiments.scorers import Score, Scorer, Submission, scored
-from sandbox_sdk.values import MIB, Sandboxes
+from sandbox_sdk.values import MIB, Sandboxes, Workplace
 
 _LARGEST_ARTIFACTS = 64 * MIB
 
@@ -41,6 +43,7 @@ class Scoring:
         self._run = run
         self._grading = grading
         self._sandboxes = sandboxes
+        self._metadata = run.plan.metadata
 
     async def score(
         self, trial: PlannedTrial, recorder: Recorder, *, known: Container[str] = ()
@@ -72,11 +75,27 @@ class Scoring:
             messages=tuple(recorder.said),
         )
         graders = self._grading.of(trial, recorder)
+        sandboxes = None
+        if self._sandboxes is not None:
+            sandboxes = _Tagged(self._sandboxes, self._metadata[trial.condition.label])
         for scorer in asked:
-            score: Score = await scored(
-                scorer, submission, sandboxes=self._sandboxes, models=graders
-            )
+            score: Score = await scored(scorer, submission, sandboxes=sandboxes, models=graders)
             recorder.note("score", **score.to_json())
+
+
+@attrs.frozen
+class _Tagged:
+    """Makes sandboxes with the metadata of the trial's own: an operator's rules about it hold."""
+
+    sandboxes: Sandboxes
+    metadata: Mapping[str, str]
+
+    def fresh(
+        self, *, files: Mapping[str, str | bytes], **settings: Any
+    ) -> AbstractAsyncContextManager[Workplace]:
+        """Return a sandbox that holds just ``files`` and is deleted with the context."""
+        metadata = {**settings.pop("metadata", {}), **self.metadata}
+        return self.sandboxes.fresh(files=files, metadata=metadata, **settings)
 
 
 def _read(run: OpenRun, collected: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:

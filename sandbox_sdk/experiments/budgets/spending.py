@@ -79,9 +79,9 @@ class BudgetGate:
             OutOfBudget: There is none, and what is in flight can leave none.
             PolicyDenied: A rule of the operator's allows no more spending.
         """
-        if self._purse is not None:
-            self._purse.paying(self._metadata.get(condition, {}))
         while True:
+            if self._purse is not None:  # also after a wait, in which others spent
+                self._purse.paying(self._metadata.get(condition, {}))
             event = self._settled
             found = self.budget.reserve(call, condition)
             if isinstance(found, Reservation):

@@ -65,10 +65,7 @@ def read_redactions(folder: Path, payloads: Payloads = PLAIN) -> list[Commitment
         IntegrityError: They are sealed, and were changed.
         StateError: They cannot be read.
     """
-    return [
-        Commitment(digest=bytes.fromhex(entry["digest"]), salt=bytes.fromhex(entry["salt"]))
-        for entry in _entries(folder, payloads)
-    ]
+    return [_commitment(entry) for entry in _entries(folder, payloads)]
 
 
 # Any: an entry is a JSON object.
@@ -76,10 +73,20 @@ def _entries(folder: Path, payloads: Payloads) -> list[dict[str, Any]]:
     path = folder / REDACTIONS
     if not path.exists():
         return []
-    found: list[dict[str, Any]] = unseal_json(payloads, REDACTIONS, read_json(path), path=path)[
-        "commitments"
-    ]
+    kept = unseal_json(payloads, REDACTIONS, read_json(path), path=path)
+    try:
+        found: list[dict[str, Any]] = kept["commitments"]
+        for entry in found:
+            _commitment(entry)
+    except (KeyError, TypeError, ValueError):
+        raise StateError(
+            f"{path} is damaged: it holds no commitments; restore it from a copy"
+        ) from None
     return found
+
+
+def _commitment(entry: dict[str, Any]) -> Commitment:
+    return Commitment(digest=bytes.fromhex(entry["digest"]), salt=bytes.fromhex(entry["salt"]))
 
 
 def _entry(commitment: Commitment) -> dict[str, Any]:
