@@ -19,6 +19,8 @@ import unit_walls
 
 import sandbox_sdk
 from sandbox_sdk.client import AsyncSandboxClient
+from sandbox_sdk.crypto_utils import SigningKey
+from sandbox_sdk.crypto_utils.identities import WORKER
 
 UNIT = Path(__file__).parents[2] / "docs" / "sandbox-sdk.service"
 MOST_EXPOSED = 3.5
@@ -110,8 +112,14 @@ async def check(server: anyio.abc.Process, endpoint: str, folder: Path) -> None:
         assert rights["Seccomp"] == "2"
         for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
             assert int(rights[name], 16) == 0
+        # As root this process may read what is the server's user's alone.
+        secret = (folder / "own" / "state" / "keys" / WORKER).read_text()
+        worker = SigningKey(bytes.fromhex(secret)).public.to_text()
+        pin = {"security": {"worker_key": worker}}
         async with (
-            AsyncSandboxClient(endpoint=endpoint, state_dir=folder / "client") as client,
+            AsyncSandboxClient(
+                endpoint=endpoint, state_dir=folder / "client", config=pin
+            ) as client,
             await client.create_sandbox("x", security_level="high") as sandbox,
         ):
             assert (await sandbox.run_command("echo works > f && cat f")).stdout == "works\n"
