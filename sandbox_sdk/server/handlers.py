@@ -55,11 +55,12 @@ async def whoami(call: Call) -> Caller:
 
 async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
-    asked = await call.value(SandboxSpec, most=LARGEST_PIN)
-    bare = attrs.evolve(asked, files={})
-    shared = await call.shared()
-    admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
-    return Pinned(spec=await call.tenant.backend.pin(admitted))
+    async with call.tenant.heavy:
+        asked = await call.value(SandboxSpec, most=LARGEST_PIN)
+        bare = attrs.evolve(asked, files={})
+        shared = await call.shared()
+        admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
+        return Pinned(spec=await call.tenant.backend.pin(admitted))
 
 
 async def create(call: Call) -> SandboxInfo:

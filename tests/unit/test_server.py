@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -369,6 +370,17 @@ async def test_a_malformed_body_is_refused_as_a_problem(
     assert response.content_type == PROBLEM_TYPE
     assert told["code"] in ERRORS
     assert told["request_id"] == response.headers["X-Request-Id"]
+
+
+async def test_a_body_has_a_most_of_parts(session: aiohttp.ClientSession) -> None:
+    """Each takes the server twenty times the bytes that it came in."""
+    body = io.BytesIO(b"[" + b"[]," * 1_000_000 + b"[]]")
+    headers = {"Content-Type": "application/json"}
+    status, told, _ = await Caller(session).send(
+        "POST", "/v1/sandboxes", data=body, headers=headers
+    )
+    assert (status, told["code"]) == (400, "request_refused")
+    assert "parts" in told["message"]
 
 
 async def test_a_body_has_a_longest_length(session: aiohttp.ClientSession) -> None:
