@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import attrs
 import pytest
@@ -286,3 +287,25 @@ async def test_clients_that_share_a_state_folder_meet_a_worker_at_once(tmp_path:
                 group.start_soon(use, client)
     lines = (tmp_path / CLIENT / "known_workers").read_text().splitlines()
     assert len(lines) == 1
+
+
+async def test_what_is_no_frame_ends_the_connection_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+        aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(endpoint.removeprefix("unix://"))
+        ) as session,
+    ):
+        sandbox = await client.create_sandbox("x")
+        await sandbox.setup()
+        address = f"http://localhost/v1/sandboxes/{sandbox.id}/channel"
+        socket = await session.ws_connect(address, params={"session": "2" * 32})
+        await socket.receive()
+        await socket.send_bytes(b"\0")
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION
+        assert (await sandbox.run_command("echo on")).stdout == "on\n"
+        assert not [record for record in caplog.records if record.exc_info]
