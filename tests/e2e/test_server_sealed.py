@@ -227,6 +227,25 @@ async def test_a_server_that_records_something_else_is_refused(
         assert await client.list_sandboxes() == []
 
 
+async def test_a_server_that_gives_an_old_sandbox_for_a_new_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done in the new one would be in reach of what runs in the old one."""
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+    ):
+        old = await client.create_sandbox("x", template="python")
+
+        async def same(self: Tenant, spec: SandboxSpec, once: Any) -> SandboxInfo:
+            return await self.backend.get(old.id)
+
+        monkeypatch.setattr(Tenant, "create", same)
+        with pytest.raises(IntegrityError, match="has already"):
+            await client.create_sandbox("x", template="python")
+        assert [found.id for found in await client.list_sandboxes()] == [old.id]
+
+
 @pytest.mark.parametrize("name", CHANGES)
 async def test_a_server_that_starts_something_else_and_hides_it_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -62,6 +62,12 @@ class SealedHttpBackend(HttpBackend):
         self._sealing.require_pin(spec.security_level)
         asked = await self._told(spec)
         info = await super().create(asked, once)
+        if once is None and await run_sync(self._kept.spec, info.id) is not None:
+            # Its code would run beside that one's: nothing of it is deleted here either.
+            raise IntegrityError(
+                f"the server gave {info.id} as a new sandbox, which this client has already",
+                sandbox_id=info.id,
+            )
         try:
             require_same(asked, info.spec)
             made = attrs.evolve(info.spec, env=spec.env, files=spec.files, metadata=spec.metadata)
