@@ -19,7 +19,7 @@ from sandbox_sdk.auth.client import Auth
 from sandbox_sdk.backends.http import Connection, HttpBackend, channel
 from sandbox_sdk.backends.protocol import CLOSE_LOST
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.errors import SandboxClosed, SandboxEnded
+from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxEnded
 from sandbox_sdk.server.app import Server
 from sandbox_sdk.values import MIB, EndKind, SandboxSpec
 
@@ -316,3 +316,13 @@ async def test_more_credit_than_a_window_ends_the_sandbox_of_the_client_who_give
                 await opened.receive()
         assert (await far.ended(info.id)).kind is EndKind.SANDBOX_DIED
         await far.aclose()
+
+
+@pytest.mark.parametrize("hits", ['"x"', "[]", '{"oom_kills": "x"}', '{"oom_kills": {}}'])
+async def test_an_answer_that_is_none_breaks_the_protocol(hits: str) -> None:
+    async def never(*_: object) -> None:
+        raise AssertionError("nothing is to be connected to")
+
+    opened = channel.HttpChannel(never, never)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="no count"):
+        await opened._hear(f'{{"answer": 1, "limit_hits": {hits}}}')

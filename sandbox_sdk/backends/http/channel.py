@@ -24,6 +24,7 @@ from sandbox_sdk.backends.protocol import (
     CLOSE_REPLACED,
 )
 from sandbox_sdk.errors import (
+    ConfigError,
     ProtocolError,
     SandboxClosed,
     SandboxError,
@@ -188,8 +189,9 @@ class HttpChannel:
                 async with self._sending:
                     self._forget(count)
             case {"answer": int() as number, "limit_hits": hits}:
+                counted = _hits(hits)
                 if (question := self._questions.pop(number, None)) is not None:
-                    question.hits = from_json(LimitHits, hits, lenient=True)
+                    question.hits = counted
                     question.answered.set()
             case {"renew": True}:
                 await self._renew()
@@ -293,6 +295,13 @@ async def _greeting(socket: WebSocket) -> tuple[int, bool]:
     if socket.close_code == CLOSE_LOST:
         return 0, False
     raise ServerUnavailable("the server hung up at once")
+
+
+def _hits(said: object) -> LimitHits:
+    try:
+        return from_json(LimitHits, said, lenient=True)
+    except ConfigError as error:
+        raise ProtocolError(f"the server counted what is no count: {error}") from error
 
 
 # Any: what JSON gave, for the patterns to look at.
