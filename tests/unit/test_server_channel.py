@@ -19,7 +19,7 @@ from sandbox_sdk.auth.client import Auth
 from sandbox_sdk.backends.http import Connection, HttpBackend, channel
 from sandbox_sdk.backends.protocol import CLOSE_LOST
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxEnded
+from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxEnded, ServerUnavailable
 from sandbox_sdk.server.app import Server
 from sandbox_sdk.values import MIB, EndKind, SandboxSpec
 
@@ -326,3 +326,35 @@ async def test_an_answer_that_is_none_breaks_the_protocol(hits: str) -> None:
     opened = channel.HttpChannel(never, never)  # type: ignore[arg-type]
     with pytest.raises(ProtocolError, match="no count"):
         await opened._hear(f'{{"answer": 1, "limit_hits": {hits}}}')
+
+
+async def test_a_connection_that_is_sent_elsewhere_is_none() -> None:
+    """Frames and, when they are to be renewed, credentials would go there too."""
+    came: list[bytes] = []
+
+    async def elsewhere(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            came.append(await stream.receive())
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as other:
+        target = other.extra(anyio.abc.SocketAttribute.local_port)
+
+        async def sending(stream: anyio.abc.SocketStream) -> None:
+            async with stream:
+                await stream.receive()
+                to = f"Location: http://127.0.0.1:{target}/taken"
+                await stream.send(f"HTTP/1.1 302 Found\r\n{to}\r\n\r\n".encode())
+
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(other.serve, elsewhere)
+            group.start_soon(listener.serve, sending)
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            way = Connection(f"http://127.0.0.1:{port}", Auth({"api_key": "local"}))
+            with pytest.raises(ServerUnavailable, match="sends elsewhere"):
+                await way.connect("/v1/sandboxes/x/channel", {"session": "2" * 32})
+            await way.aclose()
+            group.cancel_scope.cancel()
+    assert came == []

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from types import NoneType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 import aiohttp
 import anyio
@@ -291,6 +291,7 @@ class Connection:
                     # No proxy, cookie or password of the environment has a part in this.
                     cookie_jar=aiohttp.DummyCookieJar(),
                     trust_env=False,
+                    trace_configs=[_going_nowhere_else()],
                 )
             return self._session
 
@@ -329,6 +330,22 @@ class Connection:
             f"nothing answered at {self.endpoint}: {what}; see that the server runs (sandbox-sdk "
             "serve), and that endpoint names it"
         )
+
+
+def _going_nowhere_else() -> aiohttp.TraceConfig:
+    """Return what stops a redirect: a WebSocket has no other way to say that it follows none."""
+
+    async def refuse(
+        session: aiohttp.ClientSession,
+        context: object,
+        params: aiohttp.TraceRequestRedirectParams,
+    ) -> NoReturn:
+        params.response.close()
+        raise aiohttp.ClientError("it sends elsewhere, where nothing of ours is sent")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(refuse)
+    return config
 
 
 def _headers(
