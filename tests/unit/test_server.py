@@ -491,6 +491,34 @@ async def test_a_tenant_has_no_more_than_its_quota(tmp_path: Path) -> None:
         await far.aclose()
 
 
+async def test_at_once_a_tenant_makes_no_more_and_what_came_again_takes_no_room(
+    tmp_path: Path,
+) -> None:
+    offered = ServerSettings(quota=Quota(sandboxes=2))
+    async with (
+        serving_tcp(tmp_path / "state", Keys(), offered) as (_, endpoint),
+        aiohttp.ClientSession(endpoint) as session,
+    ):
+        caller = Caller(session)
+        made: dict[str, tuple[int, Any]] = {}
+
+        async def create(key: str) -> None:
+            made[key] = await caller.create(key=key)
+
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(create, f"key-{number}")
+        assert sorted(status for status, _ in made.values()) == [201] * 2 + [429] * 6
+        for key, first in made.items():
+            assert await caller.create(key=key) == first or first[0] == 429
+        listed = (await caller.send("GET", "/v1/sandboxes"))[1]["sandboxes"]
+        assert len(listed) == 2
+        await caller.send("DELETE", f"/v1/sandboxes/{listed[0]['id']}")
+        assert (await caller.create(key="another"))[0] == 201
+        assert (await caller.create(key="one more"))[0] == 400
+        assert (await caller.create(key="one-more"))[0] == 429
+
+
 async def test_a_server_that_ends_starts_nothing_and_lets_calls_finish(tmp_path: Path) -> None:
     offered = ServerSettings(drain_seconds=20.0)
     outputs: list[str] = []
