@@ -271,6 +271,24 @@ async def test_the_client_sends_a_lost_request_again_with_its_key(
     await far.aclose()
 
 
+@pytest.mark.parametrize("asked", [3600.0, -1.0, float("inf")])
+async def test_who_is_to_wait_for_long_is_told_so(
+    server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    tries: list[float] = []
+
+    async def busy(*_: Any, **__: Any) -> None:
+        tries.append(asked)
+        raise errors.ServerUnavailable("later", retry_after=asked)
+
+    far = backend(server[1])
+    monkeypatch.setattr(far._connection, "_send", busy)
+    with pytest.raises(errors.ServerUnavailable, match="later"):
+        await far.list()
+    assert tries == [asked]
+    await far.aclose()
+
+
 REFUSED = {
     "not sealed": ({"security_level": "high", "owners": []}, 400, "config"),
     "no owner's key": ({"owners": ["x"]}, 400, "config"),

@@ -52,6 +52,7 @@ ANSWER_SECONDS = 60.0
 
 _LARGEST_ANSWER = 64 * MIB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_LONGEST_ASKED = 60.0  # who is to wait for longer is told so instead
 _HEARTBEAT_SECONDS = 20.0
 _GATEWAYS = frozenset({502, 503, 504})
 
@@ -126,9 +127,9 @@ class Connection:
                     text = await self._body(response)
                 return _value(cls, text)
             except (ServerUnavailable, IdempotencyInFlight) as error:
-                if not left or self._closed:
-                    raise
                 asked = error.retry_after or 0.0
+                if not left or self._closed or not 0 <= asked <= _LONGEST_ASKED:
+                    raise
                 await anyio.sleep(max(asked, pause * random.uniform(0.5, 1.5)))  # noqa: S311
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except SandboxNotFound:
