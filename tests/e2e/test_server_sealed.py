@@ -14,7 +14,7 @@ import attrs
 import pytest
 from served import serving, worker_key
 
-from sandbox_sdk.backends.http import SealedHttpBackend
+from sandbox_sdk.backends.http import HttpBackend, SealedHttpBackend
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.config import Settings
 from sandbox_sdk.crypto_utils import SigningKey
@@ -196,6 +196,30 @@ async def test_a_sandbox_opens_for_who_made_it(tmp_path: Path) -> None:
         async with opened(tmp_path, endpoint, "copied") as copied:
             same = await copied.get_sandbox(sandbox.id)
             assert (await same.run_command("echo on")).ok
+
+
+async def test_a_server_that_adds_an_owner_is_refused_by_a_copy_of_the_key_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was asked for is known to the client that made it, and not to the copy."""
+    get = HttpBackend.get
+
+    async def added(self: HttpBackend, id: str) -> SandboxInfo:
+        info = await get(self, id)
+        owners = (*info.spec.owners, "0" * 64)
+        return attrs.evolve(info, spec=attrs.evolve(info.spec, owners=owners))
+
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+    ):
+        sandbox = await client.create_sandbox("x")
+        shutil.copytree(tmp_path / CLIENT / "keys", tmp_path / "copied" / "keys")
+        async with opened(tmp_path, endpoint, "copied") as copied:
+            same = await copied.get_sandbox(sandbox.id)
+            monkeypatch.setattr(HttpBackend, "get", added)
+            with pytest.raises(IntegrityError, match="1 other keys"):
+                await same.setup()
 
 
 CHANGES: dict[str, Callable[[SandboxSpec], SandboxSpec]] = {
