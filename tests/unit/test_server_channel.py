@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio
@@ -20,8 +21,9 @@ from sandbox_sdk.backends.http import Connection, HttpBackend, channel
 from sandbox_sdk.backends.protocol import CLOSE_LOST
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxEnded, ServerUnavailable
+from sandbox_sdk.server import channel as serving_channel
 from sandbox_sdk.server.app import Server
-from sandbox_sdk.values import MIB, EndKind, SandboxSpec
+from sandbox_sdk.values import MIB, EndKind, SandboxSpec, SandboxState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -358,3 +360,30 @@ async def test_a_connection_that_is_sent_elsewhere_is_none() -> None:
             await way.aclose()
             group.cancel_scope.cancel()
     assert came == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"strange": 1}', "{", '{"ack": 99}', '{"answer": 1, "limit_hits": []}', "9" * 5000],
+)
+async def test_nonsense_of_a_server_is_no_fault_of_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    async def answer(self: Any, message: object) -> bool:
+        await self._socket.send_str(said)
+        return True
+
+    async with serving(tmp_path / "state") as (_, endpoint):
+        far = HttpBackend(Connection(endpoint, Auth()))
+        info = await far.create(SandboxSpec(name="x"))
+        await far.start(info.id)
+        monkeypatch.setattr(serving_channel._Connection, "_hear", answer)
+        async with far.connect(info.id) as opened:
+            assert isinstance(opened, channel.HttpChannel)
+            await opened.ask()
+            with pytest.raises(ConnectionError):
+                await opened.receive()
+        assert (await far.ended(info.id)).kind is EndKind.INFRA
+        assert (await far.get(info.id)).state is SandboxState.RUNNING
+        await far.delete(info.id)
+        await far.aclose()

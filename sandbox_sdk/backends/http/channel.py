@@ -123,8 +123,7 @@ class HttpChannel:
         """Return the next frame; a lost connection is made anew meanwhile.
 
         Raises:
-            ConnectionError: The agent, or the way to it, is gone.
-            ProtocolError: What came is not what a server sends.
+            ConnectionError: The agent, or the way to it, is gone, or the server says nonsense.
         """
         while True:
             socket = self._socket
@@ -137,7 +136,10 @@ class HttpChannel:
                 await self._count(frame)
                 return frame
             if message.type is WSMsgType.TEXT:
-                await self._hear(message.data)
+                try:
+                    await self._hear(message.data)
+                except ProtocolError as error:  # the server's doing, and nothing of the sandbox's
+                    raise self._give_up(error.message) from error
             else:
                 self._lose(socket.close_code)
 
@@ -249,11 +251,17 @@ class HttpChannel:
                     await anyio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
                     continue
+                except ProtocolError as error:
+                    raise self._give_up(error.message) from error
                 if not resumed:
                     await socket.close()
                     raise self._give_up("the server lost the session")
                 async with self._sending:
-                    self._forget(received)
+                    try:
+                        self._forget(received)
+                    except ProtocolError as error:
+                        await socket.close()
+                        raise self._give_up(error.message) from error
                     self._since_ack = [0, 0]
                     for frame in self._kept:
                         await self._write(socket, frame)
