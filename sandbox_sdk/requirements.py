@@ -100,9 +100,11 @@ def _requirement(value: object, path: str) -> str:
     """Return one requirement in the one form that all of its spellings share."""
     if not isinstance(value, str):
         raise fault(path, f'must be a requirement such as "numpy==2.*", not {describe(value)}')
-    text = value.strip()
-    match = _REQUIREMENT.fullmatch(text) if len(text) <= _LONGEST else None
-    if match is None or not text.isprintable():
+    # The pattern would try a longer gap in more ways than there is time for.
+    text = re.sub(" +", " ", value.strip())
+    is_line = len(text) <= _LONGEST and text.isprintable()
+    match = _REQUIREMENT.fullmatch(text) if is_line else None
+    if match is None:
         raise fault(path, f"no requirement: {describe(text)}{_advice(text)}")
     extras = sorted(_canonical(part) for part in (match["extras"] or "").split(",") if part.strip())
     versions = sorted(re.sub(r"[\s()]", "", match["versions"] or "").split(","))

@@ -62,8 +62,8 @@ class SealedChannel:
             trust: What the client brings and believes.
 
         Raises:
-            IntegrityError: The other end is not who it should be, or refuses this caller.
-            ProtocolError: What came does not belong here.
+            IntegrityError: The other end is not who it should be, or refuses this caller, or what
+                came does not belong here.
             ConnectionError: The agent is gone.
         """
         handshake = ClientHandshake(trust.sodium, trust.owner_seed, trust.owner)
@@ -106,10 +106,20 @@ class SealedChannel:
 
 
 def _body(data: bytes, kind: int) -> bytes:
-    frame = frames.decode(data)
+    """Return what a frame holds.
+
+    Raises:
+        IntegrityError: It is another, which whoever carries the channel made, or a refusal.
+    """
+    try:
+        frame = frames.decode(data)
+    except ValueError as error:
+        raise IntegrityError(f"what came over the sealed channel is no frame: {error}") from None
     if frame.kind == frames.REFUSED:
         said = frame.body[:200].decode(errors="replace")
         raise IntegrityError(f"the sandbox refuses this channel: {said}")
     if frame.kind != kind:
-        raise ProtocolError(f"a frame of kind {frame.kind} came where one of {kind} belongs")
+        raise IntegrityError(
+            f"a frame of kind {frame.kind} came over the sealed channel where one of {kind} belongs"
+        )
     return frame.body

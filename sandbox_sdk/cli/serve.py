@@ -94,6 +94,11 @@ async def _serve(session: Session, wish: _Wish) -> int:
     from sandbox_sdk.server import serving, sockets
 
     _log_json()
+    if wish.host is None and (wish.behind_proxy or (wish.tls_cert and wish.tls_key)):
+        raise ConfigError(
+            "--behind-proxy and --tls-cert are about --host, which is not given: at a Unix socket "
+            "whoever a proxy of the server's user lets through would be the tenant local"
+        )
     tls = None
     if wish.tls_cert is not None and wish.tls_key is not None:
         tls = sockets.tls_context(wish.tls_cert, wish.tls_key)

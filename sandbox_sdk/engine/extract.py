@@ -25,6 +25,7 @@ from sandbox_sdk.values import GIB, Artifact, Collected, Shelf
 _RESOLVE = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _CHUNK = 1024 * 1024
 _MOST_NAMED = 1000
+_GAPS = {"": "", "**/": "(?:.*?/)??", "**": ".*?"}
 
 
 @attrs.frozen(kw_only=True)
@@ -231,10 +232,36 @@ def _pour(pieces: Iterable[bytes], target: int) -> tuple[str, int]:
 
 
 def _regex(pattern: str) -> str:
-    """A glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./").removeprefix("/workspace/"))
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "(?s:" + "".join(words.get(part) or re.escape(part) for part in parts) + ")"
+    """A glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not.
+
+    Names are hostile: what stands before a wildcard is settled where it first matches, or one long
+    name would be tried in more ways than there is time for.
+    """
+    bare = pattern.removeprefix("./").removeprefix("/workspace/")
+    first, *rest = re.split(r"(\*\*/|\*\*)", bare)
+    gaps, blocks = ["", *rest[::2]], [first, *rest[1::2]]
+    found: list[str] = []
+    for gap, block, following in zip(gaps, blocks, [*gaps[1:], ""], strict=True):
+        text = _GAPS[gap] + _block(block)
+        # Behind no slash a folder's name may only go on: an earlier match is then another.
+        is_settled = following == "**" or (following == "**/" and block.endswith("/"))
+        found.append(f"(?>{text})" if is_settled else text)
+    return f"(?s:{''.join(found)})"
+
+
+def _block(block: str) -> str:
+    """The part of a glob between what crosses folders."""
+    first, *rest = block.split("*")
+    found = [_plain(first)]
+    for number, part in enumerate(rest, 1):
+        text = f"[^/]*?{_plain(part)}"
+        is_settled = number < len(rest) and "/" not in part
+        found.append(f"(?>{text})" if is_settled else text)
+    return "".join(found)
+
+
+def _plain(text: str) -> str:
+    return "[^/]".join(map(re.escape, text.split("?")))
 
 
 def shown(path: str) -> str:

@@ -112,8 +112,19 @@ class SealingChannel:
         """Send a frame; see ``Channel``."""
         session, said = _said(frame)
         if said.kind == frames.OPENING:
-            self._openings[session] = said.body
+            self._note(session, said.body)
+        elif said.kind == frames.DETACH:
+            self._openings.pop(said.exchange, None)
         await self._inner.send(frame)
+
+    def _note(self, session: int, opening: bytes) -> None:
+        """Keep an opening until it is answered; what is none is refused inside."""
+        try:
+            Opening.decode(opening)
+        except Refused:
+            self._openings.pop(session, None)
+        else:
+            self._openings[session] = opening
 
     async def receive(self) -> bytes:
         """Return the next frame; see ``Channel``."""
@@ -121,7 +132,11 @@ class SealingChannel:
         session, said = _said(frame)
         if said.kind != frames.ANSWER:
             return frame
-        opening = self._openings.pop(session, b"")
+        opening = self._openings.pop(session, None)
+        if opening is None:
+            # The second of two that were begun at once: which of them it answers is not known.
+            refused = frames.encode(frames.REFUSED, body=b"a second opening before the answer")
+            return frames.encode(frames.RELAY, session, body=refused) if session else refused
         try:
             vouched = self._worker.vouch(self._subject, opening, said.body)
         except Refused as error:

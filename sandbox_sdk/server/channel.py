@@ -19,7 +19,7 @@ from sandbox_sdk.backends.protocol import (
     CLOSE_REPLACED,
     LONGEST_FRAME,
 )
-from sandbox_sdk.errors import RequestRefused
+from sandbox_sdk.errors import ProtocolError, RequestRefused
 from sandbox_sdk.server.calls import Call
 from sandbox_sdk.server.hub import Hub
 from sandbox_sdk.server.line import Line
@@ -151,7 +151,11 @@ class _Connection:
             if message.type is WSMsgType.BINARY:
                 if self._line.turn != self._turn:
                     return
-                await self._pass_on(message.data)
+                try:
+                    await self._pass_on(message.data)
+                except ProtocolError:  # a sealed channel takes whole frames only
+                    await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
+                    return
             elif message.type is WSMsgType.TEXT:
                 if not await self._hear(message):
                     await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)

@@ -21,7 +21,7 @@ from sandbox_sdk.errors import ConfigError, ServerUnavailable
 from sandbox_sdk.server.calls import Call, parse
 from sandbox_sdk.server.once import info_once, once_of, standing_once
 from sandbox_sdk.server.pages import MOST_LISTED, cut
-from sandbox_sdk.server.rules import admit
+from sandbox_sdk.server.rules import admit, readmit
 from sandbox_sdk.values import KIB, MIB, EndKind, SandboxInfo, SandboxSpec, SandboxState
 
 LARGEST_CREATE = 80 * MIB
@@ -55,11 +55,12 @@ async def whoami(call: Call) -> Caller:
 
 async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
-    asked = await call.value(SandboxSpec, most=LARGEST_PIN)
-    bare = attrs.evolve(asked, files={})
-    shared = await call.shared()
-    admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
-    return Pinned(spec=await call.tenant.backend.pin(admitted))
+    async with call.tenant.heavy:
+        asked = await call.value(SandboxSpec, most=LARGEST_PIN)
+        bare = attrs.evolve(asked, files={})
+        shared = await call.shared()
+        admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
+        return Pinned(spec=await call.tenant.backend.pin(admitted))
 
 
 async def create(call: Call) -> SandboxInfo:
@@ -91,7 +92,9 @@ async def list_(call: Call) -> Page:
 async def start(call: Call) -> Standing:
     """Set a sandbox up, once for each idempotency key."""
     _refuse_if_draining(call)
-    await call.tenant.backend.get(call.id)
+    spec = (await call.tenant.backend.get(call.id)).spec
+    if not call.tenant.runs(call.id):
+        readmit(spec, call.offered, shared=await call.shared())
     standing = await standing_once(call, lambda: call.tenant.start(call.id))
     return attrs.evolve(standing, info=_shown(standing.info))
 

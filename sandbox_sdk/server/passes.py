@@ -79,7 +79,8 @@ class Pass:
         if ends is None:
             return
         await anyio.sleep(max(0.0, (ends - time.time()) * ASKED_AT))
-        await ask()
+        with anyio.move_on_after(max(0.0, ends - time.time())):  # it may not read
+            await ask()
         await anyio.sleep(max(0.0, ends - time.time()))
         why.append("expired")
         over.set()

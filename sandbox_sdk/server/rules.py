@@ -57,6 +57,25 @@ def admit(
         runtime=asked.runtime,
         seed=asked.seed,
     )
+    readmit(spec, offered, shared=shared)
+    if spec.template is None and not spec.packages and "host-template" not in offered.allow:
+        spec = attrs.evolve(spec, template="python")
+    return attrs.evolve(spec, internal=asked.internal, owners=_owners(asked))
+
+
+def readmit(spec: SandboxSpec, offered: ServerSettings, *, shared: bool) -> None:
+    """Go on if a sandbox of this spec may start now, whatever was offered when it was made.
+
+    Args:
+        spec: How it was asked for.
+        offered: What the server offers.
+        shared: Whether there is more than one tenant.
+
+    Raises:
+        NotPermitted: The server does not offer it.
+        IsolationError: This version does not keep the level's promises, or tenants share the
+            server and the level is too weak.
+    """
     for word, is_asked, what in (
         ("unsafe", spec.security_level == "unsafe", 'security_level="unsafe"'),
         ("low", spec.security_level == "low", 'security_level="low"'),
@@ -75,9 +94,6 @@ def admit(
             'server; ask for security_level="high"',
             level=spec.security_level,
         )
-    if spec.template is None and not spec.packages and "host-template" not in offered.allow:
-        spec = attrs.evolve(spec, template="python")
-    return attrs.evolve(spec, internal=asked.internal, owners=_owners(asked))
 
 
 def _owners(asked: SandboxSpec) -> tuple[str, ...]:

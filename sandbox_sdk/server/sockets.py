@@ -13,6 +13,7 @@ from pathlib import Path
 from sandbox_sdk.errors import ConfigError, StateError
 
 _BACKLOG = 1024
+_NO_PASSWORD = ""  # without one OpenSSL would ask at the terminal, and the server wait
 
 
 def listen_unix(path: Path) -> socket.socket:
@@ -102,7 +103,9 @@ def reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         ConfigError: The files are none that can be used; the former certificate stays.
     """
     try:
-        context.load_cert_chain(certificate, key)
+        # First where nothing is lost: a context that refuses a pair has given up its former key.
+        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            each.load_cert_chain(certificate, key, password=_NO_PASSWORD)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{certificate} and {key} cannot be used for TLS: {error}") from error
 

@@ -75,6 +75,8 @@ class Tenant:
         self.heavy = anyio.CapacityLimiter(_HEAVY_AT_ONCE)
         self._opened = opened
         self._recorded = recorded
+        self._creating = 0  # not in the records yet
+        self._created = 0  # in all
         self._hubs: dict[str, Hub] = {}
         self._starting: set[str] = set()
         self._in_flight: set[tuple[str, str]] = set()
@@ -85,17 +87,35 @@ class Tenant:
         Raises:
             QuotaExceeded: The tenant has as many as it may.
         """
-        if self._recorded >= self.quota.sandboxes:
-            # Requests that came again were counted again.
-            self._recorded = len(await self.backend.list(include_internal=True))
-        if self._recorded >= self.quota.sandboxes:
-            raise QuotaExceeded(
-                f"there are {self._recorded} sandboxes, as many as this tenant may have: delete "
-                "some"
-            )
-        info = await self.backend.create(await self.backend.pin(spec), once)
+        # What was made before its answer was lost takes no more room.
+        came_again = once is not None and self._is_full and await self.store.has_once(once)
+        if not came_again:
+            await self._require_room()
+        self._creating += 1
+        try:
+            info = await self.backend.create(await self.backend.pin(spec), once)
+        finally:
+            self._creating -= 1
         self._recorded += 1
+        self._created += 1
         return info
+
+    async def _require_room(self) -> None:
+        """Go on if one more may be made; nothing is awaited after that was found."""
+        if self._is_full:
+            # Requests that came again were counted again.
+            before = self._created
+            found = len(await self.backend.list(include_internal=True))
+            self._recorded = found + self._created - before
+        if self._is_full:
+            raise QuotaExceeded(
+                f"there are {self._recorded + self._creating} sandboxes, as many as this tenant "
+                "may have: delete some"
+            )
+
+    @property
+    def _is_full(self) -> bool:
+        return self._recorded + self._creating >= self.quota.sandboxes
 
     async def start(self, id: str) -> Standing:
         """Set a sandbox up, and open its channel.

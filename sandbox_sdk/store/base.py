@@ -202,6 +202,10 @@ class Store(Protocol):
     async def forget_far_runs(self, sandbox_id: str) -> None:
         """Forget the runs of a sandbox that lived on a server."""
 
+    async def has_once(self, once: Once) -> bool:
+        """Return whether ``insert_sandbox`` was called with this key within a day."""
+        ...
+
     async def begin_once(self, once: Once) -> str | None:
         """Note a request that changes what is there, before its effect.
 

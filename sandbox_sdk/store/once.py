@@ -49,3 +49,9 @@ def first(connection: sqlite3.Connection, info: SandboxInfo, once: Once) -> Sand
         )
     # What was asked for is in the request, which is the same: no secret of it is kept here.
     return attrs.evolve(info, id=sandbox_id, created_at=made_at)
+
+
+def is_noted(connection: sqlite3.Connection, once: Once) -> bool:
+    """Return whether a request of this key made something."""
+    found = "SELECT 1 FROM once WHERE scope = ? AND key = ?"
+    return connection.execute(found, (once.scope, once.key)).fetchone() is not None

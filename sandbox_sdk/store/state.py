@@ -13,6 +13,7 @@ import attrs
 from sandbox_sdk.store import far_runs, leases, notes, outcomes, records, tables
 from sandbox_sdk.store.base import DeadLease, Lease, Once, Taken
 from sandbox_sdk.store.folders import StateFolders
+from sandbox_sdk.store.once import is_noted
 from sandbox_sdk.store.owner import Owner, lock, sweep, unlock
 from sandbox_sdk.store.sealing import SpecSeals
 from sandbox_sdk.store.writer import Writer
@@ -179,6 +180,10 @@ class SQLiteStore:
         """Return the ids of a sandbox's runs; see ``Store.list_runs``."""
         call = partial(records.select_runs, sandbox_id=sandbox_id)
         return await self._writer.run(call, writes=False)
+
+    async def has_once(self, once: Once) -> bool:
+        """Return whether a sandbox was made for this key; see ``Store.has_once``."""
+        return await self._writer.run(partial(is_noted, once=once), writes=False)
 
     async def begin_once(self, once: Once) -> str | None:
         """Note a request before its effect; see ``Store.begin_once``."""

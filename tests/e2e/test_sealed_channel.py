@@ -15,7 +15,7 @@ import pytest
 
 from sandbox_sdk import calls, contexts, requests
 from sandbox_sdk.agent import frames
-from sandbox_sdk.agent.seal import Subject
+from sandbox_sdk.agent.seal import ClientHandshake, Subject
 from sandbox_sdk.agent.sodium import Sodium
 from sandbox_sdk.backends.base import Channel
 from sandbox_sdk.backends.local import LocalBackend
@@ -26,7 +26,7 @@ from sandbox_sdk.crypto_utils.keys import SigningKey
 from sandbox_sdk.engine.scale_log import ScaleLog
 from sandbox_sdk.engine.supervisor import Supervisor
 from sandbox_sdk.engine.templates import Templates
-from sandbox_sdk.engine.worker import Worker
+from sandbox_sdk.engine.worker import SealingChannel, Worker
 from sandbox_sdk.errors import IntegrityError
 from sandbox_sdk.link import Link
 from sandbox_sdk.store.folders import StateFolders
@@ -187,6 +187,31 @@ async def test_who_may_not_open_it_is_refused_and_ends_nothing(tmp_path: Path) -
         await SealedChannel.open(wire, liar)  # it learns of the refusal with the next frame
         refused = frames.decode(await wire.receive())
         assert (refused.kind, b"does not hold" in refused.body) == (frames.REFUSED, True)
+        link = await here.link(await SealedChannel.open(wire, trust()))
+        assert (await contexts.run_fresh(link, "1", timeout=30)).ok
+
+
+async def test_openings_that_nothing_comes_of_end_nothing_and_are_not_kept(
+    tmp_path: Path,
+) -> None:
+    """Of a server's sessions, any of which may be a stranger's."""
+    begun = ClientHandshake(SODIUM, OWNER.reveal(), OWNER.public.data).opening.encode()
+
+    def said(session: int, opening: bytes) -> bytes:
+        inner = frames.encode(frames.OPENING, body=opening)
+        return frames.encode(frames.RELAY, session, body=inner)
+
+    async with world(tmp_path, "medium") as here, here.wire() as wire:
+        for session, opening in ((1, b"none"), (2, begun), (2, begun), (3, begun), (3, b"none")):
+            await wire.send(said(session, opening))
+        answers = [frames.decode(await wire.receive()).body for _ in range(5)]
+        assert [frames.decode(each).kind for each in answers].count(frames.REFUSED) == 4
+        for session in (1, 2, 3):
+            await wire.send(said(session, begun))
+            await wire.send(frames.encode(frames.DETACH, session))
+            await wire.receive()
+        assert isinstance(wire, SealingChannel)
+        assert wire._openings == {}
         link = await here.link(await SealedChannel.open(wire, trust()))
         assert (await contexts.run_fresh(link, "1", timeout=30)).ok
 

@@ -96,6 +96,8 @@ async def test_two_servers_do_not_share_a_socket_and_nonsense_is_told(tmp_path: 
             (["--host", "0.0.0.0"], b"--tls-cert"),
             (["--host", "127.0.0.1", "--port", "0"], b"who calls"),
             (["--tls-cert", __file__], b"go together"),
+            (["--tls-cert", __file__, "--tls-key", __file__], b"are about --host"),
+            (["--behind-proxy"], b"are about --host"),
         ):
             done = await anyio.run_process([*words, *options], check=False)
             assert (done.returncode, said in done.stderr) == (1, True), done.stderr

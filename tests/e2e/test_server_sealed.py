@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import attrs
 import pytest
 from served import serving, worker_key
 
-from sandbox_sdk.backends.http import SealedHttpBackend
+from sandbox_sdk.backends.http import HttpBackend, SealedHttpBackend
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.config import Settings
 from sandbox_sdk.crypto_utils import MasterKey, SigningKey, list_keys
@@ -240,6 +241,30 @@ async def test_a_sandbox_opens_for_who_made_it(tmp_path: Path) -> None:
             assert (await same.run_command("echo on")).ok
 
 
+async def test_a_server_that_adds_an_owner_is_refused_by_a_copy_of_the_key_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was asked for is known to the client that made it, and not to the copy."""
+    get = HttpBackend.get
+
+    async def added(self: HttpBackend, id: str) -> SandboxInfo:
+        info = await get(self, id)
+        owners = (*info.spec.owners, "0" * 64)
+        return attrs.evolve(info, spec=attrs.evolve(info.spec, owners=owners))
+
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+    ):
+        sandbox = await client.create_sandbox("x")
+        shutil.copytree(tmp_path / CLIENT / "keys", tmp_path / "copied" / "keys")
+        async with opened(tmp_path, endpoint, "copied") as copied:
+            same = await copied.get_sandbox(sandbox.id)
+            monkeypatch.setattr(HttpBackend, "get", added)
+            with pytest.raises(IntegrityError, match="1 other keys"):
+                await same.setup()
+
+
 CHANGES: dict[str, Callable[[SandboxSpec], SandboxSpec]] = {
     "security_level": lambda spec: attrs.evolve(spec, security_level="low"),
     "resources": lambda spec: attrs.evolve(
@@ -267,6 +292,25 @@ async def test_a_server_that_records_something_else_is_refused(
         with pytest.raises(IntegrityError, match=name):
             await client.create_sandbox("x", template="python")
         assert await client.list_sandboxes() == []
+
+
+async def test_a_server_that_gives_an_old_sandbox_for_a_new_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done in the new one would be in reach of what runs in the old one."""
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+    ):
+        old = await client.create_sandbox("x", template="python")
+
+        async def same(self: Tenant, spec: SandboxSpec, once: Any) -> SandboxInfo:
+            return await self.backend.get(old.id)
+
+        monkeypatch.setattr(Tenant, "create", same)
+        with pytest.raises(IntegrityError, match="has already"):
+            await client.create_sandbox("x", template="python")
+        assert [found.id for found in await client.list_sandboxes()] == [old.id]
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -329,3 +373,25 @@ async def test_clients_that_share_a_state_folder_meet_a_worker_at_once(tmp_path:
                 group.start_soon(use, client)
     lines = (tmp_path / CLIENT / "known_workers").read_text().splitlines()
     assert len(lines) == 1
+
+
+async def test_what_is_no_frame_ends_the_connection_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(tmp_path / SERVER) as (_, endpoint),
+        opened(tmp_path, endpoint) as client,
+        aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(endpoint.removeprefix("unix://"))
+        ) as session,
+    ):
+        sandbox = await client.create_sandbox("x")
+        await sandbox.setup()
+        address = f"http://localhost/v1/sandboxes/{sandbox.id}/channel"
+        socket = await session.ws_connect(address, params={"session": "2" * 32})
+        await socket.receive()
+        await socket.send_bytes(b"\0")
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION
+        assert (await sandbox.run_command("echo on")).stdout == "on\n"
+        assert not [record for record in caplog.records if record.exc_info]

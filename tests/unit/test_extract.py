@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_sdk.engine.extract import Bounds, collect, open_file
+from sandbox_sdk.engine.extract import Bounds, collect, expression, open_file
 from sandbox_sdk.values import Collected
 
 FILES = (
@@ -78,6 +78,32 @@ def test_any_pattern_is_taken(tmp_path_factory: pytest.TempPathFactory, pattern:
     found = paths(collect(folder, [pattern], folder.parent / "kept"))
     if not re.search(r"[*?]", pattern):
         assert found == ({"a"} if pattern in ("a", "./a") else set())
+
+
+def _simple(pattern: str) -> str:
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    return "(?s:" + "".join(words.get(part) or re.escape(part) for part in parts) + ")"
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "?", "*", "**", "**/"]), max_size=8),
+    st.text(alphabet="ab/\n", max_size=9),
+)
+def test_a_pattern_means_what_it_says(words: list[str], path: str) -> None:
+    pattern = "".join(words)
+    bare = pattern.removeprefix("./").removeprefix("/workspace/")
+    is_match = re.fullmatch(expression([pattern]), path) is not None
+    assert is_match == (re.fullmatch(_simple(bare), path) is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [("**/b/**/b/**/b/**/b/**/x", "b/" * 2000 + "y"), ("*_*_*_*_*_*_*.csv", "_" * 255)],
+)
+def test_no_name_takes_a_pattern_long(pattern: str, name: str) -> None:
+    """Nothing else runs meanwhile, so that code inside would hold up all other sandboxes."""
+    assert re.fullmatch(expression([pattern]), name) is None
 
 
 def test_content_is_stored_by_digest(workspace: Path, kept: Path) -> None:

@@ -71,6 +71,16 @@ def test_what_is_no_requirement_is_refused_with_what_was_meant(
     assert advice in line
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a{}!", "a[b]{}!", "a>=1{}!", "a;{}x#", "a;x{}y#", "a>=1{},{}!", "a{}=", "a@{}!", "a\n{}!"],
+)
+def test_no_requirement_takes_long_to_refuse(text: str) -> None:
+    """A server checks those of all its tenants, and does nothing else meanwhile."""
+    with pytest.raises(ConfigError, match="no requirement"):
+        parse_packages([text.replace("{}", " " * 5000)])
+
+
 @pytest.mark.parametrize("value", [7, b"numpy", {}.items, "numpy", "numpy==2"])
 def test_what_is_neither_list_nor_file_is_refused(value: object) -> None:
     (line,) = faults(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -270,6 +271,24 @@ async def test_the_client_sends_a_lost_request_again_with_its_key(
     await far.aclose()
 
 
+@pytest.mark.parametrize("asked", [3600.0, -1.0, float("inf")])
+async def test_who_is_to_wait_for_long_is_told_so(
+    server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    tries: list[float] = []
+
+    async def busy(*_: Any, **__: Any) -> None:
+        tries.append(asked)
+        raise errors.ServerUnavailable("later", retry_after=asked)
+
+    far = backend(server[1])
+    monkeypatch.setattr(far._connection, "_send", busy)
+    with pytest.raises(errors.ServerUnavailable, match="later"):
+        await far.list()
+    assert tries == [asked]
+    await far.aclose()
+
+
 REFUSED = {
     "not sealed": ({"security_level": "high", "owners": []}, 400, "config"),
     "no owner's key": ({"owners": ["x"]}, 400, "config"),
@@ -369,6 +388,17 @@ async def test_a_malformed_body_is_refused_as_a_problem(
     assert response.content_type == PROBLEM_TYPE
     assert told["code"] in ERRORS
     assert told["request_id"] == response.headers["X-Request-Id"]
+
+
+async def test_a_body_has_a_most_of_parts(session: aiohttp.ClientSession) -> None:
+    """Each takes the server twenty times the bytes that it came in."""
+    body = io.BytesIO(b"[" + b"[]," * 1_000_000 + b"[]]")
+    headers = {"Content-Type": "application/json"}
+    status, told, _ = await Caller(session).send(
+        "POST", "/v1/sandboxes", data=body, headers=headers
+    )
+    assert (status, told["code"]) == (400, "request_refused")
+    assert "parts" in told["message"]
 
 
 async def test_a_body_has_a_longest_length(session: aiohttp.ClientSession) -> None:
@@ -477,6 +507,34 @@ async def test_a_tenant_has_no_more_than_its_quota(tmp_path: Path) -> None:
         await far.delete(one.id)
         await far.create(spec)
         await far.aclose()
+
+
+async def test_at_once_a_tenant_makes_no_more_and_what_came_again_takes_no_room(
+    tmp_path: Path,
+) -> None:
+    offered = ServerSettings(quota=Quota(sandboxes=2))
+    async with (
+        serving_tcp(tmp_path / "state", Keys(), offered) as (_, endpoint),
+        aiohttp.ClientSession(endpoint) as session,
+    ):
+        caller = Caller(session)
+        made: dict[str, tuple[int, Any]] = {}
+
+        async def create(key: str) -> None:
+            made[key] = await caller.create(key=key)
+
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(create, f"key-{number}")
+        assert sorted(status for status, _ in made.values()) == [201] * 2 + [429] * 6
+        for key, first in made.items():
+            assert await caller.create(key=key) == first or first[0] == 429
+        listed = (await caller.send("GET", "/v1/sandboxes"))[1]["sandboxes"]
+        assert len(listed) == 2
+        await caller.send("DELETE", f"/v1/sandboxes/{listed[0]['id']}")
+        assert (await caller.create(key="another"))[0] == 201
+        assert (await caller.create(key="one more"))[0] == 400
+        assert (await caller.create(key="one-more"))[0] == 429
 
 
 async def test_a_server_that_ends_starts_nothing_and_lets_calls_finish(tmp_path: Path) -> None:

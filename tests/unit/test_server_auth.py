@@ -270,12 +270,20 @@ async def test_a_second_tenant_makes_weak_levels_be_refused(tmp_path: Path) -> N
         headers = {"Authorization": bearer(operator.secret)}
         medium = {**SPEC, "security_level": "medium"}
         statuses: list[int] = []
+        starts: list[int] = []
+        async with session.post("/v1/sandboxes", json=medium, headers=headers) as response:
+            before = f"/v1/sandboxes/{(await response.json())['id']}"
         for change in (authority.admin.create_tenant, authority.admin.disable_tenant, None):
             async with session.post("/v1/sandboxes", json=medium, headers=headers) as response:
                 statuses.append(response.status)
+            async with session.post(f"{before}/start", headers=headers) as response:
+                starts.append(response.status)
+            async with session.post(f"{before}/stop", json={}, headers=headers) as response:
+                assert response.status == 200
             if change is not None:
                 await change("team")
         assert statuses == [201, 422, 201]
+        assert starts == [200, 422, 200]
     await authority.aclose()
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio
@@ -19,9 +20,10 @@ from sandbox_sdk.auth.client import Auth
 from sandbox_sdk.backends.http import Connection, HttpBackend, channel
 from sandbox_sdk.backends.protocol import CLOSE_LOST
 from sandbox_sdk.client import AsyncSandboxClient
-from sandbox_sdk.errors import SandboxClosed, SandboxEnded
+from sandbox_sdk.errors import ProtocolError, SandboxClosed, SandboxEnded, ServerUnavailable
+from sandbox_sdk.server import channel as serving_channel
 from sandbox_sdk.server.app import Server
-from sandbox_sdk.values import MIB, EndKind, SandboxSpec
+from sandbox_sdk.values import MIB, EndKind, SandboxSpec, SandboxState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -315,4 +317,73 @@ async def test_more_credit_than_a_window_ends_the_sandbox_of_the_client_who_give
             with pytest.raises(ConnectionError):
                 await opened.receive()
         assert (await far.ended(info.id)).kind is EndKind.SANDBOX_DIED
+        await far.aclose()
+
+
+@pytest.mark.parametrize("hits", ['"x"', "[]", '{"oom_kills": "x"}', '{"oom_kills": {}}'])
+async def test_an_answer_that_is_none_breaks_the_protocol(hits: str) -> None:
+    async def never(*_: object) -> None:
+        raise AssertionError("nothing is to be connected to")
+
+    opened = channel.HttpChannel(never, never)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="no count"):
+        await opened._hear(f'{{"answer": 1, "limit_hits": {hits}}}')
+
+
+async def test_a_connection_that_is_sent_elsewhere_is_none() -> None:
+    """Frames and, when they are to be renewed, credentials would go there too."""
+    came: list[bytes] = []
+
+    async def elsewhere(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            came.append(await stream.receive())
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as other:
+        target = other.extra(anyio.abc.SocketAttribute.local_port)
+
+        async def sending(stream: anyio.abc.SocketStream) -> None:
+            async with stream:
+                await stream.receive()
+                to = f"Location: http://127.0.0.1:{target}/taken"
+                await stream.send(f"HTTP/1.1 302 Found\r\n{to}\r\n\r\n".encode())
+
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(other.serve, elsewhere)
+            group.start_soon(listener.serve, sending)
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            way = Connection(f"http://127.0.0.1:{port}", Auth({"api_key": "local"}))
+            with pytest.raises(ServerUnavailable, match="sends elsewhere"):
+                await way.connect("/v1/sandboxes/x/channel", {"session": "2" * 32})
+            await way.aclose()
+            group.cancel_scope.cancel()
+    assert came == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"strange": 1}', "{", '{"ack": 99}', '{"answer": 1, "limit_hits": []}', "9" * 5000],
+)
+async def test_nonsense_of_a_server_is_no_fault_of_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    async def answer(self: Any, message: object) -> bool:
+        await self._socket.send_str(said)
+        return True
+
+    async with serving(tmp_path / "state") as (_, endpoint):
+        far = HttpBackend(Connection(endpoint, Auth()))
+        info = await far.create(SandboxSpec(name="x"))
+        await far.start(info.id)
+        monkeypatch.setattr(serving_channel._Connection, "_hear", answer)
+        async with far.connect(info.id) as opened:
+            assert isinstance(opened, channel.HttpChannel)
+            await opened.ask()
+            with pytest.raises(ConnectionError):
+                await opened.receive()
+        assert (await far.ended(info.id)).kind is EndKind.INFRA
+        assert (await far.get(info.id)).state is SandboxState.RUNNING
+        await far.delete(info.id)
         await far.aclose()

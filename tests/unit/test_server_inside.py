@@ -10,9 +10,13 @@ import attrs
 import pytest
 
 from sandbox_sdk.agent import frames
+from sandbox_sdk.agent.sealed import Session
+from sandbox_sdk.agent.sodium import Sodium
 from sandbox_sdk.backends.http.inside import Inside, set_variables
+from sandbox_sdk.backends.sealed import SealedChannel, Trust
+from sandbox_sdk.crypto_utils import SigningKey, sodium
 from sandbox_sdk.engine.extract import Bounds, shelf_of
-from sandbox_sdk.errors import FileError, ProtocolError, SandboxEnded
+from sandbox_sdk.errors import FileError, IntegrityError, ProtocolError, SandboxEnded
 
 pytestmark = pytest.mark.anyio
 
@@ -148,3 +152,46 @@ async def test_variables_go_in_frames_that_the_way_takes() -> None:
     agent.sent.clear()
     await set_variables(agent, {})
     assert agent.sent == []
+
+
+@attrs.define
+class Carrier:
+    """A channel whose carrier says what it likes."""
+
+    said: list[bytes]
+
+    def take_ahead(self) -> None:
+        """Have none."""
+
+    async def send(self, frame: bytes) -> None:
+        """Lose it."""
+
+    async def receive(self) -> bytes:
+        return self.said.pop(0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\0",
+        frames.encode(frames.END, 1, body=b"{}"),
+        frames.encode(frames.REFUSED, body=b"\xff"),
+        frames.encode(frames.ANSWER, body=b"[]"),
+        frames.encode(frames.ANSWER, body=b'{"answer": 1}'),
+    ],
+)
+async def test_what_does_not_belong_on_a_sealed_channel_is_its_carriers_doing(said: bytes) -> None:
+    library, key = Sodium(str(sodium.library())), SigningKey.generate()
+    trust = Trust(
+        sodium=library,
+        owner_seed=key.reveal(),
+        owner=key.public.data,
+        workers=(key.public.data,),
+        accepts=lambda _: "",
+    )
+    with pytest.raises(IntegrityError):
+        await SealedChannel.open(Carrier([said]), trust)
+    session = Session(library, writes=bytes(32), reads=bytes(32))
+    with pytest.raises(IntegrityError):
+        await SealedChannel(Carrier([said]), session).receive()

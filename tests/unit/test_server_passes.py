@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -21,12 +22,14 @@ from served import EVERYTHING, serving_tcp
 from sandbox_sdk.auth.authority import Authority
 from sandbox_sdk.auth.client import Auth
 from sandbox_sdk.auth.exchange import SESSION_GRANT
+from sandbox_sdk.auth.principal import Principal
 from sandbox_sdk.auth.records import NewKey
 from sandbox_sdk.backends.http import Connection, HttpBackend
 from sandbox_sdk.backends.protocol import CLOSE_EXPIRED
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.errors import AuthenticationError
 from sandbox_sdk.server.app import Server
+from sandbox_sdk.server.passes import Pass
 from sandbox_sdk.values import SandboxSpec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -222,3 +225,14 @@ async def test_a_refused_token_opens_no_connection(running: Running) -> None:
         async with far.connect(running.sandbox):
             raise AssertionError("it was let in")
     await far.aclose()
+
+
+async def test_who_does_not_read_is_asked_in_vain_and_ends_in_time() -> None:
+    ends = time.time() + 0.3
+    caller = Principal(tenant="local", subject="ann", method="token", expires_at=ends)
+    call: Any = SimpleNamespace(
+        principal=caller, authenticator=None, request=SimpleNamespace(remote=None)
+    )
+    with anyio.fail_after(5):
+        assert await Pass(call).over(anyio.sleep_forever) == "expired"
+    assert time.time() >= ends

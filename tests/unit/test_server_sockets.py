@@ -116,9 +116,9 @@ async def test_tls_is_spoken_with_the_certificate_of_the_files(tmp_path: Path) -
         reload_tls(tls, two.chain, two.key)
         async with client(trusted=two.ca) as again:
             assert (await again.validate_auth()).method == "api_key"
-        two.key.write_text("nonsense")
-        with pytest.raises(ConfigError, match="cannot be used"):
-            reload_tls(tls, two.chain, two.key)
+        for chain, key in ((one.chain, two.key), (two.chain, tmp_path / "none.key")):
+            with pytest.raises(ConfigError, match="cannot be used"):
+                reload_tls(tls, chain, key)
         async with client(trusted=two.ca) as still:
             assert (await still.validate_auth()).authenticated
         async with client(trusted=tmp_path / "none.pem") as wrong:

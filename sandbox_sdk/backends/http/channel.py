@@ -24,6 +24,7 @@ from sandbox_sdk.backends.protocol import (
     CLOSE_REPLACED,
 )
 from sandbox_sdk.errors import (
+    ConfigError,
     ProtocolError,
     SandboxClosed,
     SandboxError,
@@ -122,8 +123,7 @@ class HttpChannel:
         """Return the next frame; a lost connection is made anew meanwhile.
 
         Raises:
-            ConnectionError: The agent, or the way to it, is gone.
-            ProtocolError: What came is not what a server sends.
+            ConnectionError: The agent, or the way to it, is gone, or the server says nonsense.
         """
         while True:
             socket = self._socket
@@ -136,7 +136,10 @@ class HttpChannel:
                 await self._count(frame)
                 return frame
             if message.type is WSMsgType.TEXT:
-                await self._hear(message.data)
+                try:
+                    await self._hear(message.data)
+                except ProtocolError as error:  # the server's doing, and nothing of the sandbox's
+                    raise self._give_up(error.message) from error
             else:
                 self._lose(socket.close_code)
 
@@ -188,8 +191,9 @@ class HttpChannel:
                 async with self._sending:
                     self._forget(count)
             case {"answer": int() as number, "limit_hits": hits}:
+                counted = _hits(hits)
                 if (question := self._questions.pop(number, None)) is not None:
-                    question.hits = from_json(LimitHits, hits, lenient=True)
+                    question.hits = counted
                     question.answered.set()
             case {"renew": True}:
                 await self._renew()
@@ -247,11 +251,17 @@ class HttpChannel:
                     await anyio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
                     continue
+                except ProtocolError as error:
+                    raise self._give_up(error.message) from error
                 if not resumed:
                     await socket.close()
                     raise self._give_up("the server lost the session")
                 async with self._sending:
-                    self._forget(received)
+                    try:
+                        self._forget(received)
+                    except ProtocolError as error:
+                        await socket.close()
+                        raise self._give_up(error.message) from error
                     self._since_ack = [0, 0]
                     for frame in self._kept:
                         await self._write(socket, frame)
@@ -293,6 +303,13 @@ async def _greeting(socket: WebSocket) -> tuple[int, bool]:
     if socket.close_code == CLOSE_LOST:
         return 0, False
     raise ServerUnavailable("the server hung up at once")
+
+
+def _hits(said: object) -> LimitHits:
+    try:
+        return from_json(LimitHits, said, lenient=True)
+    except ConfigError as error:
+        raise ProtocolError(f"the server counted what is no count: {error}") from error
 
 
 # Any: what JSON gave, for the patterns to look at.

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from types import NoneType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 import aiohttp
 import anyio
@@ -52,6 +52,7 @@ ANSWER_SECONDS = 60.0
 
 _LARGEST_ANSWER = 64 * MIB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_LONGEST_ASKED = 60.0  # who is to wait for longer is told so instead
 _HEARTBEAT_SECONDS = 20.0
 _GATEWAYS = frozenset({502, 503, 504})
 
@@ -126,9 +127,9 @@ class Connection:
                     text = await self._body(response)
                 return _value(cls, text)
             except (ServerUnavailable, IdempotencyInFlight) as error:
-                if not left or self._closed:
-                    raise
                 asked = error.retry_after or 0.0
+                if not left or self._closed or not 0 <= asked <= _LONGEST_ASKED:
+                    raise
                 await anyio.sleep(max(asked, pause * random.uniform(0.5, 1.5)))  # noqa: S311
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except SandboxNotFound:
@@ -291,6 +292,7 @@ class Connection:
                     # No proxy, cookie or password of the environment has a part in this.
                     cookie_jar=aiohttp.DummyCookieJar(),
                     trust_env=False,
+                    trace_configs=[_going_nowhere_else()],
                 )
             return self._session
 
@@ -329,6 +331,22 @@ class Connection:
             f"nothing answered at {self.endpoint}: {what}; see that the server runs (sandbox-sdk "
             "serve), and that endpoint names it"
         )
+
+
+def _going_nowhere_else() -> aiohttp.TraceConfig:
+    """Return what stops a redirect: a WebSocket has no other way to say that it follows none."""
+
+    async def refuse(
+        session: aiohttp.ClientSession,
+        context: object,
+        params: aiohttp.TraceRequestRedirectParams,
+    ) -> NoReturn:
+        params.response.close()
+        raise aiohttp.ClientError("it sends elsewhere, where nothing of ours is sent")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(refuse)
+    return config
 
 
 def _headers(

@@ -20,7 +20,7 @@ from sandbox_sdk.backends.http.sealing import Sealing, require_same
 from sandbox_sdk.backends.sealed import SealedChannel, Trust
 from sandbox_sdk.crypto_utils.keys import VerifyKey
 from sandbox_sdk.engine import extract
-from sandbox_sdk.errors import SandboxClosed, ServerUnavailable, StateError
+from sandbox_sdk.errors import IntegrityError, SandboxClosed, ServerUnavailable, StateError
 from sandbox_sdk.store.base import Once
 from sandbox_sdk.store.folders import StateFolders
 from sandbox_sdk.values import Collected, Ended, SandboxInfo, SandboxSpec, SandboxState, Shelf
@@ -68,6 +68,11 @@ class SealedHttpBackend(HttpBackend):
         self._sealing.require_pin(spec.security_level)
         asked = await self._told(spec)
         info = await super().create(asked, once)
+        if once is None and await run_sync(self._kept.spec, info.id) is not None:
+            # Its code would run beside that one's: nothing of it is deleted here either.
+            raise IntegrityError(
+                f"the server gave {info.id} as a new sandbox, which this client has already"
+            )
         try:
             require_same(asked, info.spec)
             made = attrs.evolve(info.spec, env=spec.env, files=spec.files, metadata=spec.metadata)

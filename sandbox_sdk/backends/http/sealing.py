@@ -83,16 +83,23 @@ class Sealing:
 
         Raises:
             NotPermitted: It is another client's, or its channel is not sealed.
+            IntegrityError: Others may open it too: the server added them.
         """
         if not spec.owners:
             raise NotPermitted(
                 f"the channel of sandbox {id} is not sealed, and this client seals every one: set "
                 "security.seal_channels: false to use it"
             )
-        if await self.owner() not in spec.owners:
+        own = await self.owner()
+        if own not in spec.owners:
             raise NotPermitted(
                 f"sandbox {id} opens for the client that made it: use its state folder, or a copy "
                 f"of its keys/{CLIENT}"
+            )
+        if spec.owners != (own,):
+            raise IntegrityError(
+                f"sandbox {id} opens for {len(spec.owners) - 1} other keys too, which no client of "
+                "this SDK asks for: make another one"
             )
 
     async def trust(self, id: str, spec: SandboxSpec, standing: Standing, ask: Ask) -> Trust:
