@@ -9,6 +9,7 @@ import attrs
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import ConfigError, IsolationError, NotPermitted
 from sandbox_sdk.policies import STRONG, policy
+from sandbox_sdk.requirements import MOST_PACKAGES
 from sandbox_sdk.resources import RESOURCE_FIELDS
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.spec import parse_spec
@@ -38,6 +39,11 @@ def admit(
     if asked.mounts:
         line = "mounts: a path of the server is refused: upload what the sandbox needs"
         raise ConfigError(line, faults=(line,))
+    # Before each is looked at: a fault of every one would make more text than there is room for.
+    for name, listed in (("packages", asked.packages), ("preload", asked.preload)):
+        if len(listed) > MOST_PACKAGES:
+            line = f"{name}: are {len(listed)}, more than {MOST_PACKAGES}"
+            raise ConfigError(line, faults=(line,))
     resources = {key: getattr(asked.resources, field) for key, field in RESOURCE_FIELDS.items()}
     spec = parse_spec(
         asked.name,

@@ -309,6 +309,8 @@ REFUSED = {
     ),
     "resources": ({"resources": {"memory_bytes": -1, "pids": 10**12}}, 400, "config"),
     "unknown": ({"privileged": True}, 400, "config"),
+    "many packages": ({"packages": ["?"] * 20_000}, 400, "config"),
+    "many modules": ({"preload": ["?"] * 20_000}, 400, "config"),
 }
 
 
@@ -324,6 +326,8 @@ async def test_what_a_server_does_not_offer_is_refused(
         caller = Caller(session, "local")
         answered, told = await caller.create({**plain, **change})
         assert (answered, told["code"]) == (status, code)
+        if {"packages", "preload"} & change.keys():
+            assert len(told["faults"]) == 1
         if "name" in change:
             assert [line.split(":")[0] for line in told["faults"]] == [
                 "name",
