@@ -66,7 +66,12 @@ def admit(
     readmit(spec, offered, shared=shared)
     if spec.template is None and not spec.packages and "host-template" not in offered.allow:
         spec = attrs.evolve(spec, template="python")
-    return attrs.evolve(spec, internal=asked.internal, owners=_owners(asked))
+    owners = _owners(asked)
+    if owners and (spec.env or spec.files or spec.metadata):
+        line = "env, files and metadata: are not for the server where a channel is sealed: leave "
+        line += "them out, and hand them over inside"
+        raise ConfigError(line, faults=(line,))
+    return attrs.evolve(spec, internal=asked.internal, owners=owners)
 
 
 def readmit(spec: SandboxSpec, offered: ServerSettings, *, shared: bool) -> None:
