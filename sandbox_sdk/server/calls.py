@@ -26,7 +26,9 @@ READ, WRITE = "sandboxes:read", "sandboxes:write"
 BODY_SECONDS = 60.0
 """Longest time that a client may take to send a body."""
 
-_IN_A_THREAD = 64 * KIB
+IN_A_THREAD = 64 * KIB
+"""Bytes of a body from which on it is read in a thread: nobody else's request waits for it."""
+
 _DEEP = 50
 # What each becomes takes twenty times its bytes. The largest spec has about a million: commas in
 # its variables; what is long otherwise is base64, which has none.
@@ -127,7 +129,7 @@ async def parse(cls: type[T], body: bytes) -> T:
         RequestRefused: It is no JSON.
         ConfigError: It does not describe that; all faults at once.
     """
-    if len(body) > _IN_A_THREAD:
+    if len(body) > IN_A_THREAD:
         return await run_sync(_parse, cls, body)
     return _parse(cls, body)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 
 import anyio
 import attrs
+from anyio.to_thread import run_sync
 
 from sandbox_sdk.backends.base import LimitHits, Standing
 from sandbox_sdk.backends.protocol import (
@@ -18,7 +20,7 @@ from sandbox_sdk.backends.protocol import (
     Usages,
 )
 from sandbox_sdk.errors import ConfigError, ServerUnavailable
-from sandbox_sdk.server.calls import Call, parse
+from sandbox_sdk.server.calls import IN_A_THREAD, Call, parse
 from sandbox_sdk.server.once import info_once, once_of, standing_once
 from sandbox_sdk.server.pages import MOST_LISTED, cut
 from sandbox_sdk.server.rules import admit, readmit
@@ -56,11 +58,9 @@ async def whoami(call: Call) -> Caller:
 async def pin(call: Call) -> Pinned:
     """Return a spec with its template's name replaced by what it means now."""
     async with call.tenant.heavy:
-        asked = await call.value(SandboxSpec, most=LARGEST_PIN)
-        bare = attrs.evolve(asked, files={})
-        shared = await call.shared()
-        admitted = admit(bare, call.offered, call.tenants.settings, shared=shared)
-        return Pinned(spec=await call.tenant.backend.pin(admitted))
+        body = await call.read(most=LARGEST_PIN)
+        bare = attrs.evolve(await parse(SandboxSpec, body), files={})
+        return Pinned(spec=await call.tenant.backend.pin(await _admitted(call, bare, len(body))))
 
 
 async def create(call: Call) -> SandboxInfo:
@@ -71,8 +71,7 @@ async def create(call: Call) -> SandboxInfo:
         once = once_of(call, body)
         with call.tenant.alone(once):
             asked = await parse(SandboxSpec, body)
-            shared = await call.shared()
-            spec = admit(asked, call.offered, call.tenants.settings, shared=shared)
+            spec = await _admitted(call, asked, len(body))
             return _shown(await call.tenant.create(spec, once))
 
 
@@ -140,6 +139,13 @@ async def ended(call: Call) -> HowEnded:
         how = await call.tenant.backend.ended(call.id)
         return HowEnded(state=SandboxState.STOPPED, ended=how)
     return HowEnded(state=SandboxState.RUNNING)
+
+
+async def _admitted(call: Call, asked: SandboxSpec, size: int) -> SandboxSpec:
+    """Return the spec that a client gets; a large one is checked in a thread."""
+    shared = await call.shared()
+    check = partial(admit, asked, call.offered, call.tenants.settings, shared=shared)
+    return await run_sync(check) if size > IN_A_THREAD else check()
 
 
 def _refuse_if_draining(call: Call) -> None:

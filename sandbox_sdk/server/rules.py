@@ -9,6 +9,7 @@ import attrs
 from sandbox_sdk.config import Settings
 from sandbox_sdk.errors import ConfigError, IsolationError, NotPermitted
 from sandbox_sdk.policies import STRONG, policy
+from sandbox_sdk.requirements import MOST_PACKAGES
 from sandbox_sdk.resources import RESOURCE_FIELDS
 from sandbox_sdk.server.settings import ServerSettings
 from sandbox_sdk.spec import parse_spec
@@ -38,6 +39,11 @@ def admit(
     if asked.mounts:
         line = "mounts: a path of the server is refused: upload what the sandbox needs"
         raise ConfigError(line, faults=(line,))
+    # Before each is looked at: a fault of every one would make more text than there is room for.
+    for name, listed in (("packages", asked.packages), ("preload", asked.preload)):
+        if len(listed) > MOST_PACKAGES:
+            line = f"{name}: are {len(listed)}, more than {MOST_PACKAGES}"
+            raise ConfigError(line, faults=(line,))
     resources = {key: getattr(asked.resources, field) for key, field in RESOURCE_FIELDS.items()}
     spec = parse_spec(
         asked.name,
@@ -60,7 +66,12 @@ def admit(
     readmit(spec, offered, shared=shared)
     if spec.template is None and not spec.packages and "host-template" not in offered.allow:
         spec = attrs.evolve(spec, template="python")
-    return attrs.evolve(spec, internal=asked.internal, owners=_owners(asked))
+    owners = _owners(asked)
+    if owners and (spec.env or spec.files or spec.metadata):
+        line = "env, files and metadata: are not for the server where a channel is sealed: leave "
+        line += "them out, and hand them over inside"
+        raise ConfigError(line, faults=(line,))
+    return attrs.evolve(spec, internal=asked.internal, owners=owners)
 
 
 def readmit(spec: SandboxSpec, offered: ServerSettings, *, shared: bool) -> None:

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 OWNER = "0" * 64
 SPEC = to_json(SandboxSpec(name="x", security_level="high", owners=(OWNER,)))
+PLAIN = to_json(SandboxSpec(name="x"))
 CANARY = "canary-4711"
 
 
@@ -200,20 +201,18 @@ async def test_a_request_of_one_key_takes_effect_once(session: aiohttp.ClientSes
 
 
 async def test_a_key_is_known_after_a_restart_and_no_secret_is_kept_with_it(tmp_path: Path) -> None:
-    spec = {**SPEC, "env": {"TOKEN": CANARY}}
+    spec = {**PLAIN, "env": {"TOKEN": CANARY}}
     answers: list[Any] = []
     for _ in range(2):
         async with (
             serving_tcp(tmp_path / "state", Keys()) as (_, endpoint),
             aiohttp.ClientSession(endpoint) as session,
         ):
-            caller = Caller(session)
+            caller = Caller(session, "local")
             answers.append(await caller.create(spec, key="k1"))
             await caller.send("DELETE", f"/v1/sandboxes/{answers[0][1]['id']}")
     assert answers[0] == answers[1]
-    kept = b"".join(
-        path.read_bytes() for path in (tmp_path / "state" / "tenants" / "one").glob("state.db")
-    )
+    kept = (tmp_path / "state" / "state.db").read_bytes()
     assert b"k1" in kept
     assert CANARY.encode() not in kept
 
@@ -291,6 +290,9 @@ async def test_who_is_to_wait_for_long_is_told_so(
 
 REFUSED = {
     "not sealed": ({"security_level": "high", "owners": []}, 400, "config"),
+    "variables of a sealed one": ({"env": {"A": "x"}}, 400, "config"),
+    "files of a sealed one": ({"files": {"a": ""}}, 400, "config"),
+    "metadata of a sealed one": ({"metadata": {"a": "x"}}, 400, "config"),
     "no owner's key": ({"owners": ["x"]}, 400, "config"),
     "low": ({"security_level": "low"}, 403, "not_permitted"),
     "unsafe": ({"security_level": "unsafe"}, 403, "not_permitted"),
@@ -309,6 +311,8 @@ REFUSED = {
     ),
     "resources": ({"resources": {"memory_bytes": -1, "pids": 10**12}}, 400, "config"),
     "unknown": ({"privileged": True}, 400, "config"),
+    "many packages": ({"packages": ["?"] * 20_000}, 400, "config"),
+    "many modules": ({"preload": ["?"] * 20_000}, 400, "config"),
 }
 
 
@@ -324,6 +328,8 @@ async def test_what_a_server_does_not_offer_is_refused(
         caller = Caller(session, "local")
         answered, told = await caller.create({**plain, **change})
         assert (answered, told["code"]) == (status, code)
+        if {"packages", "preload"} & change.keys():
+            assert len(told["faults"]) == 1
         if "name" in change:
             assert [line.split(":")[0] for line in told["faults"]] == [
                 "name",
@@ -569,15 +575,15 @@ async def test_the_log_says_who_did_what_and_no_secret(
     session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "sandbox_sdk")
-    caller = Caller(session, f"one-{CANARY}")
+    caller = Caller(session, f"local-{CANARY}")
     _, made = await caller.create(
-        {**SPEC, "env": {"TOKEN": "in-env"}, "files": {"f": "aW4tZmlsZQ=="}}
+        {**PLAIN, "env": {"TOKEN": "in-env"}, "files": {"f": "aW4tZmlsZQ=="}}
     )
     await caller.send("GET", f"/v1/sandboxes/{made['id']}/file", params={"path": "in-query"})
     records = [vars(record) for record in caplog.records if record.message == "server.request"]
     assert [(each["route"], each["status"], each["tenant"]) for each in records] == [
-        ("/v1/sandboxes", 201, "one"),
-        ("/v1/sandboxes/{id}/file", 403, "one"),
+        ("/v1/sandboxes", 201, "local"),
+        ("/v1/sandboxes/{id}/file", 422, "local"),
     ]
     text = json.dumps([str(vars(record)) for record in caplog.records])
     for secret in ("Bearer", "in-env", "in-file", "aW4t", "in-query"):
