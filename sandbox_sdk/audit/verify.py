@@ -206,6 +206,9 @@ class _Verifying:
         if line is None:
             raise _Wrong(number, "is no line of an audit log")
         if this.first and number == 1 and line.sequence != 1:
+            if line.sequence != int(this.path.stem):
+                number = int(this.path.stem)
+                raise _Wrong(number, f"is not there: line {line.sequence} stands in its place")
             self._begin_later(line)
             number = self._tree.size + 1
         if line.sequence != number:

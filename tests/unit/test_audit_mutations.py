@@ -130,6 +130,19 @@ def test_every_mutation_is_found(
             assert found.wrong == expected, (seed, turn, found)
 
 
+def test_two_segments_whose_first_lines_changed_places_are_told_from_one_that_went(
+    log: tuple[Path, Checkpoint], tmp_path: Path
+) -> None:
+    state, newest = log
+    shutil.copytree(state, tmp_path, dirs_exist_ok=True)
+    one, two, *_ = segment_paths(tmp_path / FOLDER)
+    first, second = (path.read_bytes().splitlines(keepends=True) for path in (one, two))
+    first[0], second[0] = second[0], first[0]
+    one.write_bytes(b"".join(first))
+    two.write_bytes(b"".join(second))
+    assert check(tmp_path, [newest]).wrong == 1
+
+
 def test_an_edit_of_the_last_line_is_told_from_one_of_the_line_before(
     log: tuple[Path, Checkpoint], tmp_path: Path
 ) -> None:
