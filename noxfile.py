@@ -118,8 +118,7 @@ def plain_user(session: nox.Session) -> None:
     run(venv / "bin/sandbox-sdk", "demo", "--output", home / "results")
     contract = ("tests/contract", "-k", "not blocking")
     run(venv / "bin/pytest", *SIDE_BY_SIDE, *contract, *session.posargs)
-    alone = ("tests/attacks", "tests/e2e/test_walls_off.py", "tests/e2e/test_unit_file.py")
-    run(venv / "bin/pytest", *alone, *session.posargs)
+    run(venv / "bin/pytest", "tests/attacks", "tests/e2e/test_walls_off.py", *session.posargs)
 
 
 @nox.session

@@ -128,7 +128,7 @@ class SpecSeals:
         """
         if SEALED not in told:
             return dict(files)
-        if files.keys() != set(self._settings(sandbox_id, told)[_FILES]):
+        if set(files) != set(self._settings(sandbox_id, told)[_FILES]):
             raise IntegrityError(
                 f"files of sandbox {sandbox_id} were added, renamed or left out; restore the state "
                 "database from a copy"
