@@ -8,7 +8,7 @@ import pytest
 from host import GROUPS
 from prometheus_client.parser import text_string_to_metric_families
 
-from sandbox_sdk import AsyncSandboxClient, ConfigError
+from sandbox_sdk import AsyncSandboxClient, ConfigError, PolicyDenied
 from sandbox_sdk.orchestrator.metrics import METRICS
 from sandbox_sdk.orchestrator.optimize import ENOUGH
 from sandbox_sdk.values import GIB, MIB
@@ -56,8 +56,13 @@ async def test_memory_is_proposed_applied_kept_and_taken_back(tmp_path: Path) ->
 
 async def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     settings = {"pool_size": 1}
-    async with AsyncSandboxClient(state_dir=tmp_path, orchestrator=settings) as client:
+    config = {"policies": [{"name": "none", "metadata": {"team": "red"}, "runtimes": "bubblewrap"}]}
+    async with AsyncSandboxClient(
+        state_dir=tmp_path, orchestrator=settings, config=config
+    ) as client:
         orchestrator = await client.get_orchestrator()
+        with pytest.raises(PolicyDenied):
+            await client.create_sandbox("denied", metadata={"team": "red"}, runtime="zygote")
         async with await client.create_sandbox("ends") as sandbox:
             await sandbox.run_command("true")
         runs = await client.create_sandbox("runs")
@@ -77,6 +82,7 @@ async def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
         for sample in family.samples
     }
     assert values["sandbox_sdk_sandboxes", "running"] == 1
+    assert values["sandbox_sdk_policy_denials_total", "none"] == 1
     assert values["sandbox_sdk_sandbox_exits_total", "ok"] == 1
     starts = [
         value

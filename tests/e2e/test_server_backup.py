@@ -49,7 +49,8 @@ async def test_a_server_goes_on_from_a_backup_that_was_made_while_it_served(
 
     def client(endpoint: str, folder: str) -> AsyncSandboxClient:
         here = tmp_path / folder
-        return AsyncSandboxClient({"api_key": key}, endpoint=endpoint, state_dir=here)
+        pin = {"security": {"worker_key": worker["worker_key"]}}
+        return AsyncSandboxClient({"api_key": key}, endpoint=endpoint, state_dir=here, config=pin)
 
     async with (
         program(state, *options) as (_, endpoints),
