@@ -299,13 +299,15 @@ async def bombard(server: Server, count: int) -> dict[int, int]:
     return statuses
 
 
-async def check(server: Server, count: int, caplog: pytest.LogCaptureFixture) -> None:
+async def check(server: Server, count: int, caplog: pytest.LogCaptureFixture) -> dict[int, int]:
     caplog.set_level(logging.INFO)
     statuses = await bombard(server, count)
-    assert {200, 201, 400, 401, 404} <= statuses.keys()  # it was not only refused at the door
+    assert 400 in statuses
+    assert statuses.keys() & {200, 201}  # it was not only refused at the door
     told = [record for record in caplog.records if record.exc_info or record.levelno > 30]
     assert not [vars(record) for record in told]
     assert server.key not in caplog.text  # which stood in many that were hardly HTTP
+    return statuses
 
 
 @pytest.mark.timeout(180)
@@ -320,4 +322,5 @@ async def test_what_is_malformed_is_refused_and_no_failure(
 async def test_ten_thousand_malformed_requests(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await check(server, LONG, caplog)
+    statuses = await check(server, LONG, caplog)
+    assert {200, 201, 400, 401, 404} <= statuses.keys()
