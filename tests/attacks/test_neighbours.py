@@ -15,7 +15,7 @@ import attrs
 import pytest
 from attacking import Inside, Kind, Outside
 from bait import Offers, offered
-from host import command_line
+from host import command_line, soon
 
 from sandbox_sdk.client import AsyncSandboxClient
 from sandbox_sdk.sandbox import AsyncSandbox
@@ -82,8 +82,11 @@ async def test_processes_of_a_neighbour_are_not_seen(
         shown = await sandbox.run_command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
         assert "/agent" in shown.stdout
         assert "98765" not in shown.stdout
-        everywhere = [command_line(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()]
-        assert any("98765" in line for line in everywhere)
+
+        def everywhere() -> list[str]:
+            return [command_line(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()]
+
+        assert await soon(lambda: any("98765" in line for line in everywhere()))
 
 
 @pytest.fixture

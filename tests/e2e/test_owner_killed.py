@@ -37,6 +37,7 @@ KEPT = {
     "models",
     "owners",
     "ready",
+    "remote",
     "runs",
     "sandboxes",
     "templates",

@@ -8,6 +8,7 @@ end, and live workspaces, which are the sandbox's own files.
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 import tempfile
 from collections.abc import AsyncGenerator
@@ -72,25 +73,19 @@ class Relay:
             await anyio.connect_unix(self.target) as far,
             anyio.create_task_group() as group,
         ):
-            group.start_soon(self._pump, near, far, group.cancel_scope)
-            group.start_soon(self._pump, far, near, group.cancel_scope)
+            group.start_soon(self._pump, near, far)
+            group.start_soon(self._pump, far, near)
 
-    async def _pump(
-        self,
-        source: anyio.abc.ByteStream,
-        target: anyio.abc.ByteStream,
-        scope: anyio.CancelScope,
-    ) -> None:
+    async def _pump(self, source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
         passed = bytearray()
         self.passed.append(passed)
-        try:
+        gone = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+        with contextlib.suppress(*gone):
             async for data in source:
                 passed += data
                 await target.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return
-        finally:
-            scope.cancel()
+        with contextlib.suppress(*gone):
+            await target.send_eof()
 
     @classmethod
     @asynccontextmanager
