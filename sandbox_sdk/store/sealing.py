@@ -17,6 +17,7 @@ import attrs
 
 from sandbox_sdk.crypto_utils import KeyRing, Label, seal, unseal
 from sandbox_sdk.errors import IntegrityError, KeyNotFound, StateError
+from sandbox_sdk.policies import STRONG
 from sandbox_sdk.values import SandboxInfo, SandboxSpec
 from sandbox_sdk.vault import Vault
 from sandbox_sdk.wire import to_json
@@ -29,7 +30,6 @@ HIDDEN = "[sealed]"
 
 _FILES = "paths"  # of a sealed part: the names of all files, so that none can be left out
 _NAME = "sandboxes"
-_STRICT = frozenset({"high", "maximum"})
 _VALUES = ("env", "metadata")  # hidden where they can be read
 _OWN = "sandbox_sdk."  # what the SDK itself notes in metadata is no payload
 
@@ -166,7 +166,7 @@ class SpecSeals:
     def _ring(self, spec: SandboxSpec) -> KeyRing | None:
         if self._vault is None:
             return None
-        return self._vault.ring(create=spec.security_level in _STRICT)
+        return self._vault.ring(create=spec.security_level in STRONG)
 
 
 def _sealed(sandbox_id: str, told: Mapping[str, Any]) -> tuple[str, bytes]:

@@ -13,12 +13,11 @@ from sandbox_sdk.crypto_utils.keyring import KeyRing
 from sandbox_sdk.crypto_utils.manifests import sign_manifest
 from sandbox_sdk.errors import KeyNotFound
 from sandbox_sdk.experiments.records.payloads import PLAIN, Payloads, Sealed
+from sandbox_sdk.policies import STRONG
 from sandbox_sdk.vault import Vault
 
 _PLANS = "plans"
 """The name of the key by which the plans of sealed runs are found."""
-
-_STRICT = frozenset({"high", "maximum"})
 
 
 @attrs.frozen
@@ -45,7 +44,7 @@ class Seals:
             ConfigError: The master key cannot be one.
             StateError: The folder of keys cannot be written.
         """
-        ring = self._ring(create=not _STRICT.isdisjoint(levels))
+        ring = self._ring(create=not STRONG.isdisjoint(levels))
         return PLAIN if ring is None else Sealed(ring.data_key(run), run)
 
     def of(self, run: str, key_id: str | None) -> Payloads:
@@ -90,7 +89,7 @@ class Seals:
             KeyNotFound: There are sealed runs and no key, so that nobody can tell whether one is of
                 this plan.
         """
-        ring = self._ring(create=not _STRICT.isdisjoint(levels))
+        ring = self._ring(create=not STRONG.isdisjoint(levels))
         if ring is not None:
             key = ring.data_key(_PLANS).reveal()
             sealed = keyed_digest(key, digest.encode(), purpose=b"sbx.plan").hex()
@@ -115,7 +114,7 @@ class Seals:
         Raises:
             KeyNotFound: The signing key is wrapped under another master key.
         """
-        ring = self._ring(create=not _STRICT.isdisjoint(levels))
+        ring = self._ring(create=not STRONG.isdisjoint(levels))
         return None if ring is None else partial(sign_manifest, ring.signing_key())
 
     def _ring(self, *, create: bool = False) -> KeyRing | None:
