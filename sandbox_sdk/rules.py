@@ -130,10 +130,15 @@ def refusals_of_circumstances(rule: Rule, now: Circumstances, *, starts: bool) -
         yield _LACKING[lacking]
     if rule.lifetime is not None and now.lived >= rule.lifetime:
         yield f"the sandbox has lived for its {rule.lifetime:g} seconds"
-    if rule.cost is not None and now.spent >= rule.cost:
-        yield f"${rule.cost} were to be spent at most, and ${now.spent} are"
+    yield from refusals_of_spending(rule, now.spent)
     if starts and rule.concurrency is not None and now.running >= rule.concurrency:
         yield f"{rule.concurrency} sandboxes may run at once, and so many do"
+
+
+def refusals_of_spending(rule: Rule, spent: Decimal) -> Iterator[str]:
+    """Yield why a rule allows no more to be spent, in US dollars."""
+    if rule.cost is not None and spent >= rule.cost:
+        yield f"${rule.cost} were to be spent at most, and ${spent} are"
 
 
 def refusals_of_standing(

@@ -14,7 +14,8 @@ import attrs
 
 from sandbox_sdk.backends.base import Standing
 from sandbox_sdk.errors import ConfigError, PolicyDenied, SandboxError
-from sandbox_sdk.orchestrator.used import Notes, Used
+from sandbox_sdk.orchestrator.notes import Notes
+from sandbox_sdk.orchestrator.used import Used
 from sandbox_sdk.rulebook import Rulebook
 from sandbox_sdk.rules import (
     Circumstances,
@@ -23,6 +24,7 @@ from sandbox_sdk.rules import (
     ended_by,
     refusals_of_circumstances,
     refusals_of_spec,
+    refusals_of_spending,
     refusals_of_standing,
 )
 from sandbox_sdk.values import Ended, SandboxInfo, SandboxSpec, Usage
@@ -213,10 +215,8 @@ class Enforcer:
             PolicyDenied: What may be spent is.
         """
         for rule in self._rules:
-            if rule.cost is not None and rule.is_about(metadata, self._client):
-                spent = self._used.spent(rule.name)
-                if spent >= rule.cost:
-                    reason = f"${rule.cost} were to be spent at most, and ${spent} are"
+            if rule.is_about(metadata, self._client):
+                for reason in refusals_of_spending(rule, self._used.spent(rule.name)):
                     raise self._deny(rule, reason, None)
 
     def paid(self, metadata: Mapping[str, str], cost: Decimal) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import attrs
 
 from sandbox_sdk.errors import ConfigError, StateError
 from sandbox_sdk.orchestrator.evidence import Evidence, Witness
+from sandbox_sdk.orchestrator.notes import Notes
 from sandbox_sdk.policies import template_of
 from sandbox_sdk.values import MIB, SandboxSpec
 from sandbox_sdk.wire import from_json, to_json
@@ -29,20 +30,6 @@ _STEP = 16 * MIB
 _EVIDENCE, _DEFAULTS = "evidence", "default_memory"
 
 log = logging.getLogger("sandbox_sdk.optimize")
-
-
-class Notes(Protocol):
-    """Where it is remembered from one client to the next."""
-
-    async def notes(self, kind: str) -> Mapping[str, str]:
-        """Return name -> text of one kind."""
-        ...
-
-    async def change_note(
-        self, kind: str, name: str, new: Callable[[str | None], str | None]
-    ) -> None:
-        """Replace one text by what ``new`` makes of it."""
-        ...
 
 
 @attrs.frozen(kw_only=True)

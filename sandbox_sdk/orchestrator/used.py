@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import Protocol
 
 import anyio
 
 from sandbox_sdk.errors import StateError
+from sandbox_sdk.orchestrator.notes import Notes
 
 _SPENT, _LIVED = "policy_spent", "policy_lived"
-
-
-class Notes(Protocol):
-    """Where it is remembered."""
-
-    async def notes(self, kind: str) -> Mapping[str, str]:
-        """Return name -> text of one kind."""
-        ...
-
-    async def change_note(
-        self, kind: str, name: str, new: Callable[[str | None], str | None]
-    ) -> None:
-        """Replace one text by what ``new`` makes of it."""
-        ...
 
 
 class Used:
